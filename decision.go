@@ -1,0 +1,22 @@
+package civibus
+
+// Question is what the policy is asked about one call.
+type Question struct {
+	Client  ClientID
+	Service ServiceID
+	Method  string
+	Path    string // service path: raw (percent-encoded) part after the service code, "" or "/..."
+	Purpose string // purpose code the caller states; empty: not stated
+}
+
+// Decision is the policy's answer. Code is empty when the call is allowed.
+type Decision struct {
+	Height  uint64    // registry height of the view
+	Right   string    // id of the right that allows the call
+	Limit   RateLimit // of that right
+	Code    FaultCode // why not
+	Message string    // for the caller
+}
+
+// Allowed reports whether the call may happen.
+func (d Decision) Allowed() bool { return d.Code == "" }

@@ -1,0 +1,152 @@
+package civibus
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"math/big"
+)
+
+// KeyID names a key: SHA-256 of its SubjectPublicKeyInfo. It is the keyid of
+// seals (in hex) and of registry transactions.
+type KeyID [32]byte
+
+// String returns 64 lower-case hex digits.
+func (k KeyID) String() string { return hex.EncodeToString(k[:]) }
+
+// IsZero reports whether k names no key.
+func (k KeyID) IsZero() bool { return k == KeyID{} }
+
+// ParseKeyID reads 64 hex digits.
+func ParseKeyID(s string) (KeyID, error) {
+	var k KeyID
+	if len(s) != 64 {
+		return k, fmt.Errorf("key id %q: it has %d characters, the rule is 64 hex digits", s, len(s))
+	}
+	if _, err := hex.Decode(k[:], []byte(s)); err != nil {
+		return k, fmt.Errorf("key id %q: the rule is 64 hex digits", s)
+	}
+	return k, nil
+}
+
+// Purpose says what a key may be used for.
+type Purpose int
+
+// The purposes. The numbers are those of the registry's wire format.
+const (
+	SealKey      Purpose = iota + 1 // seals requests and responses
+	LogKey                          // signs evidence checkpoints and anchor transactions
+	TransportKey                    // TLS between bodies
+	ValidatorKey                    // CometBFT consensus
+	AdminKey                        // signs directory, catalogue and rights transactions
+	WitnessKey                      // cosigns registry checkpoints
+)
+
+var purposeNames = []string{"", "seal", "log", "transport", "validator", "admin", "witness"}
+
+// String returns the lower-case name.
+func (p Purpose) String() string {
+	if p < SealKey || p > WitnessKey {
+		return "unspecified"
+	}
+	return purposeNames[p]
+}
+
+// ParsePurpose reads a purpose's name.
+func ParsePurpose(s string) (Purpose, error) {
+	for i, n := range purposeNames {
+		if i > 0 && n == s {
+			return Purpose(i), nil
+		}
+	}
+	return 0, fmt.Errorf("key purpose %q: the rule is one of seal, log, transport, validator, admin, witness", s)
+}
+
+// Algorithm is a signature algorithm, named as in RFC 9421 section 6.2.
+type Algorithm string
+
+// The algorithms.
+const (
+	Ed25519         Algorithm = "ed25519"
+	ECDSAP256SHA256 Algorithm = "ecdsa-p256-sha256"
+)
+
+// PublicKey is a public key with its registry name and algorithm.
+type PublicKey struct {
+	ID        KeyID
+	Algorithm Algorithm
+	SPKI      []byte           // SubjectPublicKeyInfo, DER
+	Key       crypto.PublicKey // ed25519.PublicKey or *ecdsa.PublicKey (P-256)
+}
+
+// ParsePublicKey reads a DER SubjectPublicKeyInfo. Only Ed25519 and ECDSA P-256
+// keys are accepted.
+func ParsePublicKey(spki []byte) (PublicKey, error) {
+	k, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("public key: not a SubjectPublicKeyInfo: %w", err)
+	}
+	return newPublicKey(k, spki)
+}
+
+// NewPublicKey wraps a Go public key.
+func NewPublicKey(k crypto.PublicKey) (PublicKey, error) {
+	spki, err := x509.MarshalPKIXPublicKey(k)
+	if err != nil {
+		return PublicKey{}, fmt.Errorf("public key: %w", err)
+	}
+	return newPublicKey(k, spki)
+}
+
+func newPublicKey(k crypto.PublicKey, spki []byte) (PublicKey, error) {
+	out := PublicKey{ID: sha256.Sum256(spki), SPKI: spki, Key: k}
+	switch k := k.(type) {
+	case ed25519.PublicKey:
+		out.Algorithm = Ed25519
+	case *ecdsa.PublicKey:
+		if k.Curve != elliptic.P256() {
+			return PublicKey{}, fmt.Errorf("public key: curve %s, the rule is P-256", k.Params().Name)
+		}
+		out.Algorithm = ECDSAP256SHA256
+	default:
+		return PublicKey{}, fmt.Errorf("public key: type %T, the rule is Ed25519 or ECDSA P-256", k)
+	}
+	return out, nil
+}
+
+// Verify reports whether signature is the key's over message. ECDSA signatures
+// are r||s of 64 bytes over SHA-256.
+func (k PublicKey) Verify(message, signature []byte) bool {
+	switch pub := k.Key.(type) {
+	case ed25519.PublicKey:
+		return len(signature) == ed25519.SignatureSize && ed25519.Verify(pub, message, signature)
+	case *ecdsa.PublicKey:
+		if len(signature) != 64 {
+			return false
+		}
+		sum := sha256.Sum256(message)
+		return ecdsa.Verify(pub, sum[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+	}
+	return false
+}
+
+// RegisteredKey is a key as the registry holds it.
+type RegisteredKey struct {
+	PublicKey
+	Member      MemberID
+	Purpose     Purpose
+	Certificate []byte // X.509 DER, for transport keys
+	Activate    uint64 // first height of force
+	Revoke      uint64 // first height no longer in force; 0: not revoked
+	Reason      string // revocation reason: rotated, compromised, ceased
+}
+
+// InForce reports whether the key may be used at height.
+func (k RegisteredKey) InForce(height uint64) bool {
+	return k.Activate <= height && (k.Revoke == 0 || height < k.Revoke)
+}
