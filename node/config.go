@@ -1,0 +1,282 @@
+package node
+
+// Config is the whole configuration of one body's node: the file civibus.toml.
+//
+// Only member has no default. A field that is left out, or has its zero value,
+// takes the default that its comment states. Paths are relative to the folder of
+// the file. Keys of the file that are not described here are errors. Secrets are
+// never in the file: a field that leads to one holds the path of a file.
+type Config struct {
+	// The public body that this node speaks for, INSTANCE/CLASS/MEMBER, each
+	// part percent-encoded. Required. It must be in the registry: with another
+	// body's identifier every exchange is refused, since the keys do not fit.
+	Member string `toml:"member"`
+
+	// The code of this gateway among the body's gateways in the registry
+	// (X-Road's server code). Consumers name it in X-Road-Security-Server.
+	ServerCode string `toml:"server_code"`
+
+	// The folder that holds everything the node keeps: registry, evidence,
+	// journals, and keys unless keys.dir is elsewhere. It must be on a local
+	// disk. Losing it loses the body's evidence; back it up.
+	DataDir string `toml:"data_dir"`
+
+	// Where the body's private keys are.
+	Keys KeysConfig `toml:"keys"`
+
+	// How this node takes part in the registry's ledger.
+	Ledger LedgerConfig `toml:"ledger"`
+
+	// The face towards the body's own systems, which call other bodies' services.
+	Consumer ConsumerConfig `toml:"consumer"`
+
+	// The face towards other bodies' gateways.
+	Provider ProviderConfig `toml:"provider"`
+
+	// The seals over requests and answers, and the guard against replays.
+	Seal SealConfig `toml:"seal"`
+
+	// The evidence log: what is kept about every exchange.
+	Evidence EvidenceConfig `toml:"evidence"`
+
+	// The receipts that are built from the evidence and exchanged with the
+	// other body.
+	Receipts ReceiptsConfig `toml:"receipts"`
+
+	// The administration interface that the civibus commands use.
+	Admin AdminConfig `toml:"admin"`
+
+	// Metrics and health for the operator's monitoring.
+	Metrics MetricsConfig `toml:"metrics"`
+
+	// The node's own log. It never holds bodies, query strings or persons.
+	Log LogConfig `toml:"log"`
+
+	// The body's services: which of its systems answers for which registered
+	// service. One table [[services]] for each.
+	Services []ServiceConfig `toml:"services"`
+}
+
+// KeysConfig says where private keys are.
+type KeysConfig struct {
+	// The folder with the body's private keys, PKCS#8 PEM files of mode 0600
+	// named after their purposes. Secret: whoever reads it can act as the body.
+	// The node refuses to start when others may read it.
+	Dir string `toml:"dir"`
+}
+
+// LedgerConfig says how the node replicates the registry.
+type LedgerConfig struct {
+	// "validator" votes on blocks and cosigns registry checkpoints with the
+	// body's validator and witness keys; "follower" only follows. A validator
+	// whose key is not in the validator set follows until it is. Never run two
+	// nodes with one validator key: that is evidence of double signing.
+	Mode string `toml:"mode"`
+
+	// The genesis file that all bodies of the instance share. A node with
+	// another genesis never agrees with its peers and says so.
+	Genesis string `toml:"genesis"`
+
+	// host:port where other bodies' ledger nodes connect (TCP, authenticated
+	// and encrypted by CometBFT). Port 0 takes a free one, which is only of use
+	// in a network of one body.
+	Listen string `toml:"listen"`
+
+	// The other ledger nodes, each as NODE-ID@host:port ("civibus init" prints
+	// a node's id). Without peers a validator can only agree with itself.
+	Peers []string `toml:"peers"`
+
+	// The pause after a block before the next. Shorter makes registry changes
+	// quicker and costs CPU. It is no bound on exchanges, which do not wait for
+	// blocks.
+	BlockPause Duration `toml:"block_pause"`
+
+	// How often a block is made when nothing changes, so that monitoring sees
+	// that the ledger lives.
+	Heartbeat Duration `toml:"heartbeat"`
+
+	// The registry view may be at most this old for exchanges to be decided on
+	// it, measured from the last block seen. Above it every exchange is refused.
+	// 0 is never: exchanges go on while the ledger stands still.
+	MaxStaleness Duration `toml:"max_staleness"`
+}
+
+// ConsumerConfig is the consumer face.
+type ConsumerConfig struct {
+	// host:port where the body's systems call. Anything but loopback needs TLS
+	// (tls_certificate and tls_key), or allow_plain_http.
+	Listen string `toml:"listen"`
+
+	// PEM file with the certificate (chain) of the consumer face. Empty: plain
+	// HTTP, which is allowed on loopback only.
+	TLSCertificate string `toml:"tls_certificate"`
+
+	// PEM file with the private key of tls_certificate. Secret: mode 0600.
+	TLSKey string `toml:"tls_key"`
+
+	// Allows plain HTTP on an address that is not loopback. Whoever is on the
+	// network between then reads and alters calls before they are sealed.
+	AllowPlainHTTP bool `toml:"allow_plain_http"`
+
+	// Which systems may call in the name of which subsystem. Without any table
+	// [[consumer.clients]] every system that reaches a loopback address may call
+	// for every subsystem of the body; on any other address nobody may.
+	Clients []ClientConfig `toml:"clients"`
+
+	// The vocabulary of error types: "7.7" (CamelCase, X-Road 7.0 to 7.7) or
+	// "7.8" (lower snake case, X-Road 7.8 and later). Clients compare strings.
+	ErrorVocabulary string `toml:"error_vocabulary"`
+
+	// Answers errors with fitting statuses (403, 404, 429, 502, 503, 504) and,
+	// when asked by Accept, application/problem+json, instead of X-Road's 500.
+	// X-Road clients that test for 500 break.
+	CorrectStatuses bool `toml:"correct_statuses"`
+
+	// The longest wait for a provider's answer to begin.
+	Timeout Duration `toml:"timeout"`
+}
+
+// ClientConfig lets client systems call for one subsystem.
+type ClientConfig struct {
+	// The caller that is allowed: SUBSYSTEM, or empty for the member itself.
+	Subsystem string `toml:"subsystem"`
+
+	// Networks (CIDR) from which calls are accepted. Empty: none by address.
+	Networks []string `toml:"networks"`
+
+	// PEM files with the TLS client certificates that are accepted. A
+	// certificate is compared as a whole; its issuer does not matter.
+	Certificates []string `toml:"certificates"`
+}
+
+// ProviderConfig is the provider face.
+type ProviderConfig struct {
+	// host:port where other bodies' gateways connect with mutual TLS. The
+	// address in the registry must lead here.
+	Listen string `toml:"listen"`
+
+	// Bodies up to this size are held in memory and sealed in the header; longer
+	// ones stream and are sealed in trailers. More memory per exchange if larger.
+	BufferLimit Size `toml:"buffer_limit"`
+
+	// A notice that answers every call while set, as a maintenance fault.
+	Maintenance string `toml:"maintenance"`
+}
+
+// SealConfig is about seals.
+type SealConfig struct {
+	// How old a sealed request may be. Longer keeps more nonces in memory and
+	// on disk; shorter refuses slow networks.
+	MaxAge Duration `toml:"max_age"`
+
+	// How far the clocks of two bodies may differ. Requests outside are refused
+	// with a clock-skew fault that says by how much.
+	MaxSkew Duration `toml:"max_skew"`
+}
+
+// EvidenceConfig is about the evidence log.
+type EvidenceConfig struct {
+	// The number of this evidence log of the body. Another log of the same body
+	// (a second gateway) needs another number. Never change it for a log that
+	// exists: that begins a new log.
+	Log int `toml:"log"`
+
+	// How long records may wait before they are put into the Merkle log as a
+	// batch. They are durable from the start; this is about proofs only.
+	BatchAge Duration `toml:"batch_age"`
+
+	// How often the log's checkpoint is anchored in the registry while the log
+	// grows. Longer delays receipts; shorter makes more ledger transactions.
+	AnchorInterval Duration `toml:"anchor_interval"`
+
+	// Free space below which exchanges are refused, so that evidence is never
+	// lost for want of disk. The node recovers by itself when there is room.
+	Reserve Size `toml:"reserve"`
+
+	// What is kept of bodies: "digest" (nothing but digest and size), or
+	// "encrypted" (the body too, encrypted with the key file archive_key).
+	Archive string `toml:"archive"`
+
+	// File with the archive key, made by "civibus init". Secret: mode 0600. Only
+	// read when archive is "encrypted". Losing it loses the archived bodies.
+	ArchiveKey string `toml:"archive_key"`
+
+	// How long archived bodies are kept. 0 is for ever. Records and the log
+	// itself are kept: they hold no body.
+	Retention Duration `toml:"retention"`
+}
+
+// ReceiptsConfig is about receipts.
+type ReceiptsConfig struct {
+	// "all" sends the own half of every receipt to the other body in the
+	// background, so that an entry that a body drops later can be proved by the
+	// other; "none" sends none. Receiving is always on.
+	Exchange string `toml:"exchange"`
+
+	// The most halves a second that are built and sent, so that the background
+	// work leaves the processor to exchanges. What is over is sent later.
+	Rate int `toml:"rate"`
+}
+
+// AdminConfig is the administration interface.
+type AdminConfig struct {
+	// The Unix socket of the administration interface, mode 0600: whoever runs
+	// as the node's user administers it. Systems limit its path to about 100
+	// bytes. Relative paths are relative to data_dir.
+	Socket string `toml:"socket"`
+}
+
+// MetricsConfig is the monitoring listener.
+type MetricsConfig struct {
+	// host:port that serves /metrics, /healthz and /readyz over plain HTTP. Keep
+	// it on loopback or an administration network: it tells how busy a body is.
+	// "off" serves none.
+	Listen string `toml:"listen"`
+}
+
+// LogConfig is the node's own log.
+type LogConfig struct {
+	// The least level that is written: debug, info, warn or error.
+	Level string `toml:"level"`
+
+	// "text" (key=value) or "json" (one object a line), to standard error.
+	Format string `toml:"format"`
+}
+
+// ServiceConfig connects one registered service to the system that answers.
+type ServiceConfig struct {
+	// The service, SUBSYSTEM/SERVICE or SUBSYSTEM/SERVICE/VERSION below the
+	// body's identifier, each part percent-encoded. Required.
+	ID string `toml:"id"`
+
+	// "rest" forwards calls to url as they are. "soap" turns them into SOAP 1.1
+	// calls of url. "files" hands them to a legacy system through the folder dir.
+	Adapter string `toml:"adapter"`
+
+	// Base URL of the system that answers (http or https); the service path and
+	// query are appended. Required by adapters rest and soap.
+	URL string `toml:"url"`
+
+	// URL or file of the OpenAPI description, for getOpenAPI. Empty: none.
+	OpenAPI string `toml:"openapi"`
+
+	// The longest wait for the system's answer to begin.
+	Timeout Duration `toml:"timeout"`
+
+	// PEM file with the client certificate that is shown to the system.
+	ClientCertificate string `toml:"client_certificate"`
+
+	// PEM file with the private key of client_certificate. Secret: mode 0600.
+	ClientKey string `toml:"client_key"`
+
+	// PEM file with the certificates that the system's TLS certificate must
+	// chain to. Empty: the machine's trusted roots.
+	CA string `toml:"ca"`
+
+	// XML namespace of the SOAP operations. Adapter soap only; required there.
+	Namespace string `toml:"namespace"`
+
+	// Folder with the sub-folders that the legacy system reads and writes.
+	// Adapter files only; required there.
+	Dir string `toml:"dir"`
+}

@@ -1,0 +1,273 @@
+package node
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/obs"
+)
+
+// maxSocketPath is the longest path of a Unix socket that every supported
+// system accepts (BSDs allow 104 bytes with the final zero).
+const maxSocketPath = 103
+
+// validator gathers problems.
+type validator struct{ problems []Problem }
+
+func (v *validator) add(key, format string, args ...any) {
+	v.problems = append(v.problems, Problem{Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+// Validate reports every problem of a configuration that has its defaults, as a
+// *ConfigError. It looks at the files that are named, and opens no connection.
+func (c Config) Validate() error {
+	v := &validator{}
+	if c.Member == "" {
+		v.add("member", "it is missing; set it to the body's identifier, e.g. member = \"DEMO/GOV/0001\"")
+	} else if _, err := civibus.ParseMemberID(c.Member); err != nil {
+		v.add("member", "%v; set it to INSTANCE/CLASS/MEMBER", err)
+	}
+	c.validateLedger(v)
+	c.validateConsumer(v)
+	c.validateProvider(v)
+	c.validateEvidence(v)
+	for i, s := range c.Services {
+		s.validate(v, fmt.Sprintf("services[%d]", i))
+	}
+	c.validateServiceIDs(v)
+	if len(c.Admin.Socket) > maxSocketPath {
+		v.add("admin.socket", "path %q has %d bytes, the rule is at most %d; set a shorter path, e.g. below /run", c.Admin.Socket, len(c.Admin.Socket), maxSocketPath)
+	}
+	if c.Metrics.Listen != "off" {
+		v.address("metrics.listen", c.Metrics.Listen)
+	}
+	if _, err := obs.ParseLevel(c.Log.Level); err != nil {
+		v.add("log.level", "%v", err)
+	}
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+	if len(v.problems) > 0 {
+		return &ConfigError{Problems: v.problems}
+	}
+	return nil
+}
+
+func (c Config) validateLedger(v *validator) {
+	v.oneOf("ledger.mode", c.Ledger.Mode, "validator", "follower")
+	v.file("ledger.genesis", c.Ledger.Genesis, false)
+	v.address("ledger.listen", c.Ledger.Listen)
+	for i, p := range c.Ledger.Peers {
+		key := fmt.Sprintf("ledger.peers[%d]", i)
+		id, addr, ok := strings.Cut(p, "@")
+		if !ok || len(id) != 40 || strings.Trim(id, "0123456789abcdef") != "" {
+			v.add(key, "%q: the rule is NODE-ID@host:port with a node id of 40 hex digits; \"civibus init\" prints it", p)
+			continue
+		}
+		v.address(key, addr)
+	}
+	v.positive("ledger.block_pause", c.Ledger.BlockPause)
+	v.positive("ledger.heartbeat", c.Ledger.Heartbeat)
+	if s := c.Ledger.MaxStaleness; s < 0 || s > 0 && s < 2*c.Ledger.Heartbeat {
+		v.add("ledger.max_staleness", "%v: the rule is 0 or at least twice ledger.heartbeat (%v); a healthy, idle ledger would be called stale", s, c.Ledger.Heartbeat)
+	}
+}
+
+func (c Config) validateConsumer(v *validator) {
+	v.address("consumer.listen", c.Consumer.Listen)
+	v.oneOf("consumer.error_vocabulary", c.Consumer.ErrorVocabulary, "7.7", "7.8")
+	v.positive("consumer.timeout", c.Consumer.Timeout)
+	v.pair("consumer.tls_certificate", c.Consumer.TLSCertificate, "consumer.tls_key", c.Consumer.TLSKey)
+	if c.Consumer.TLSCertificate == "" && !c.Consumer.AllowPlainHTTP && !loopback(c.Consumer.Listen) {
+		v.add("consumer.listen", "%q is not a loopback address and consumer.tls_certificate is not set; set a certificate, listen on 127.0.0.1, or set consumer.allow_plain_http = true if the network is trusted", c.Consumer.Listen)
+	}
+	if len(c.Consumer.Clients) == 0 && !loopback(c.Consumer.Listen) {
+		v.add("consumer.clients", "there is none, so nobody may call at %q; add a table [[consumer.clients]] for each system", c.Consumer.Listen)
+	}
+	for i, cl := range c.Consumer.Clients {
+		key := fmt.Sprintf("consumer.clients[%d]", i)
+		if len(cl.Networks) == 0 && len(cl.Certificates) == 0 {
+			v.add(key, "neither networks nor certificates is set, so it lets nobody in; set one")
+		}
+		if len(cl.Certificates) > 0 && c.Consumer.TLSCertificate == "" {
+			v.add(key+".certificates", "client certificates need TLS; set consumer.tls_certificate and consumer.tls_key")
+		}
+		for j, n := range cl.Networks {
+			if _, err := netip.ParsePrefix(n); err != nil {
+				v.add(fmt.Sprintf("%s.networks[%d]", key, j), "%q: the rule is CIDR, e.g. 10.1.0.0/16 or 10.1.2.3/32", n)
+			}
+		}
+		for j, f := range cl.Certificates {
+			v.file(fmt.Sprintf("%s.certificates[%d]", key, j), f, false)
+		}
+		if cl.Subsystem != "" {
+			if _, err := civibus.DecodePart(cl.Subsystem); err != nil {
+				v.add(key+".subsystem", "%q: %v", cl.Subsystem, err)
+			}
+		}
+	}
+}
+
+func (c Config) validateProvider(v *validator) {
+	v.address("provider.listen", c.Provider.Listen)
+	if c.Provider.BufferLimit < 0 || c.Provider.BufferLimit > 64<<20 {
+		v.add("provider.buffer_limit", "%v: the rule is at most 64MiB; longer bodies stream", c.Provider.BufferLimit)
+	}
+	v.positive("seal.max_age", c.Seal.MaxAge)
+	v.positive("seal.max_skew", c.Seal.MaxSkew)
+}
+
+func (c Config) validateEvidence(v *validator) {
+	if c.Evidence.Log < 1 {
+		v.add("evidence.log", "%d: the rule is a number from 1", c.Evidence.Log)
+	}
+	v.positive("evidence.batch_age", c.Evidence.BatchAge)
+	v.positive("evidence.anchor_interval", c.Evidence.AnchorInterval)
+	v.oneOf("evidence.archive", c.Evidence.Archive, "digest", "encrypted")
+	if c.Evidence.Archive == "encrypted" {
+		if c.Evidence.ArchiveKey == "" {
+			v.add("evidence.archive_key", "it is missing; evidence.archive = \"encrypted\" needs a key file")
+		} else {
+			v.file("evidence.archive_key", c.Evidence.ArchiveKey, true)
+		}
+	}
+	if c.Evidence.Retention < 0 {
+		v.add("evidence.retention", "%v: the rule is 0 (for ever) or more", c.Evidence.Retention)
+	}
+	v.oneOf("receipts.exchange", c.Receipts.Exchange, "all", "none")
+	if c.Receipts.Rate < 1 {
+		v.add("receipts.rate", "%d: the rule is at least 1 a second; receipts.exchange = \"none\" sends none", c.Receipts.Rate)
+	}
+}
+
+func (s ServiceConfig) validate(v *validator, key string) {
+	if s.ID == "" {
+		v.add(key+".id", "it is missing; set it to SUBSYSTEM/SERVICE")
+	} else if _, err := civibus.SplitIdentifier(s.ID, 2, 3); err != nil {
+		v.add(key+".id", "%q: %v; set it to SUBSYSTEM/SERVICE or SUBSYSTEM/SERVICE/VERSION", s.ID, err)
+	}
+	v.oneOf(key+".adapter", s.Adapter, "rest", "soap", "files")
+	switch s.Adapter {
+	case "rest", "soap":
+		v.url(key+".url", s.URL)
+		if s.Dir != "" {
+			v.add(key+".dir", "only adapter files has a folder; remove it or set adapter = \"files\"")
+		}
+		if s.Adapter == "soap" && s.Namespace == "" {
+			v.add(key+".namespace", "it is missing; adapter soap needs the XML namespace of the operations, which the WSDL calls targetNamespace")
+		}
+		if s.Adapter == "rest" && s.Namespace != "" {
+			v.add(key+".namespace", "only adapter soap has a namespace; remove it or set adapter = \"soap\"")
+		}
+	case "files":
+		if s.Dir == "" {
+			v.add(key+".dir", "it is missing; adapter files needs the folder that the legacy system reads and writes")
+		}
+		if s.URL != "" {
+			v.add(key+".url", "adapter files has no URL; remove it or set another adapter")
+		}
+	}
+	v.positive(key+".timeout", s.Timeout)
+	v.pair(key+".client_certificate", s.ClientCertificate, key+".client_key", s.ClientKey)
+	if s.CA != "" {
+		v.file(key+".ca", s.CA, false)
+	}
+	if s.OpenAPI != "" {
+		if isURL(s.OpenAPI) {
+			v.url(key+".openapi", s.OpenAPI)
+		} else {
+			v.file(key+".openapi", s.OpenAPI, false)
+		}
+	}
+}
+
+func (c Config) validateServiceIDs(v *validator) {
+	seen := map[string]int{}
+	for i, s := range c.Services {
+		if first, dup := seen[s.ID]; dup && s.ID != "" {
+			v.add(fmt.Sprintf("services[%d].id", i), "%q is also the id of services[%d]; one service has one system", s.ID, first)
+		}
+		seen[s.ID] = i
+	}
+}
+
+func (v *validator) oneOf(key, value string, allowed ...string) {
+	for _, a := range allowed {
+		if a == value {
+			return
+		}
+	}
+	v.add(key, "%q: the rule is one of %s", value, strings.Join(allowed, ", "))
+}
+
+func (v *validator) positive(key string, d Duration) {
+	if d <= 0 {
+		v.add(key, "%v: the rule is more than zero", d)
+	}
+}
+
+func (v *validator) address(key, value string) {
+	host, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil || strings.ContainsAny(host, " /") {
+		v.add(key, "%q: the rule is host:port, e.g. 127.0.0.1:8080", value)
+	}
+}
+
+func (v *validator) url(key, value string) {
+	if value == "" {
+		v.add(key, "it is missing; set it to the system's address, e.g. http://127.0.0.1:9000/api")
+		return
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		v.add(key, "%q: the rule is http:// or https://, a host and a path", value)
+	} else if u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+		v.add(key, "%q: user, query and fragment are not allowed; they would be lost when the service path is appended", u.Redacted())
+	}
+}
+
+// file wants a regular file; secret ones may be readable by their owner only.
+func (v *validator) file(key, path string, secret bool) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		v.add(key, "%v", err)
+	case !info.Mode().IsRegular():
+		v.add(key, "%s is not a regular file", path)
+	case secret && info.Mode().Perm()&0o077 != 0:
+		v.add(key, "%s has mode %04o: others may read this secret; run chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+}
+
+// pair wants both files or neither; the second is a secret.
+func (v *validator) pair(certKey, cert, keyKey, key string) {
+	switch {
+	case cert == "" && key == "":
+	case key == "":
+		v.add(keyKey, "it is missing; %s is set and needs its private key", certKey)
+	case cert == "":
+		v.add(certKey, "it is missing; %s is set and needs its certificate", keyKey)
+	default:
+		v.file(certKey, cert, false)
+		v.file(keyKey, key, true)
+	}
+}
+
+// loopback reports whether a listening address is reachable from this machine only.
+func loopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
