@@ -1,0 +1,99 @@
+package proof
+
+import "time"
+
+// Report says whether a receipt is valid, step by step.
+type Report struct {
+	Valid    bool     `json:"valid"`
+	Failure  Failure  `json:"failure,omitempty"` // empty when valid
+	Steps    []Step   `json:"steps"`
+	Summary  *Summary `json:"summary,omitempty"` // only when valid
+	Cautions []string `json:"cautions,omitempty"`
+}
+
+// Step is one step of spec/receipt.md.
+type Step struct {
+	Name    string `json:"name"`
+	Entry   string `json:"entry,omitempty"` // consumer or provider; empty for steps about the registry
+	OK      bool   `json:"ok"`
+	Detail  string `json:"detail,omitempty"`  // what was found
+	Meaning string `json:"meaning,omitempty"` // what that means to a judge
+}
+
+// Summary says who asked whom for what, when and under which right.
+type Summary struct {
+	Exchange     string    `json:"exchange"`
+	MessageID    string    `json:"message_id"`
+	Client       string    `json:"client"`
+	ClientName   string    `json:"client_name"`
+	Service      string    `json:"service"`
+	ProviderName string    `json:"provider_name"`
+	Method       string    `json:"method,omitempty"`
+	Path         string    `json:"path,omitempty"`
+	Outcome      string    `json:"outcome"`
+	Fault        string    `json:"fault,omitempty"`
+	Status       uint32    `json:"status,omitempty"`
+	Right        string    `json:"right,omitempty"`
+	Purpose      string    `json:"purpose,omitempty"`
+	LegalBasis   string    `json:"legal_basis,omitempty"`
+	Requested    time.Time `json:"requested,omitzero"` // created of the request's seal
+	Answered     time.Time `json:"answered,omitzero"`  // created of the response's seal
+	RequestBody  *Body     `json:"request_body,omitempty"`
+	ResponseBody *Body     `json:"response_body,omitempty"`
+	Registry     Registry  `json:"registry"`
+	Sides        []Side    `json:"sides"`
+}
+
+// Body describes a sealed body. The body itself is not part of a receipt.
+type Body struct {
+	Size   uint64 `json:"size"`
+	SHA256 string `json:"sha256"` // hex
+}
+
+// Registry describes the registry checkpoint that the witnesses cosigned.
+type Registry struct {
+	Origin    string    `json:"origin"`
+	Height    uint64    `json:"height"`
+	Size      uint64    `json:"size"`
+	BlockTime time.Time `json:"block_time"`
+	Witnesses []Witness `json:"witnesses"`
+}
+
+// Witness is one cosigner of the registry checkpoint.
+type Witness struct {
+	Name string    `json:"name"`
+	Time time.Time `json:"time"`
+}
+
+// Side is one body's entry.
+type Side struct {
+	Side           string    `json:"side"` // consumer or provider
+	Member         string    `json:"member"`
+	RegistryHeight uint64    `json:"registry_height"` // of the decision
+	Log            string    `json:"log"`
+	Index          uint64    `json:"index"`
+	AnchorHeight   uint64    `json:"anchor_height"`
+	Started        time.Time `json:"started"`
+	Finished       time.Time `json:"finished"`
+}
+
+// Error describes the failure, or nil when the receipt is valid.
+func (r *Report) Error() error {
+	if r.Valid {
+		return nil
+	}
+	last := r.Steps[len(r.Steps)-1]
+	return &Error{Failure: r.Failure, Step: last.Name, Detail: last.Detail}
+}
+
+// Error is why a receipt is not valid.
+type Error struct {
+	Failure Failure
+	Step    string
+	Detail  string
+}
+
+// Error names the step, the failure and what was found.
+func (e *Error) Error() string {
+	return "receipt: step " + e.Step + ": " + string(e.Failure) + ": " + e.Detail
+}
