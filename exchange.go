@@ -16,6 +16,7 @@ const (
 
 	HeaderPurpose    = "Civibus-Purpose"     // purpose code the caller states
 	HeaderHeight     = "Civibus-Height"      // registry height of the sealing side's decision
+	HeaderFault      = "Civibus-Fault"       // canonical fault code of a sealed refusal, so that a receipt proves it
 	HeaderBodyLength = "Civibus-Body-Length" // length of a streamed body when it is known
 )
 
