@@ -1,0 +1,185 @@
+// Package keys keeps a body's private keys: it makes them, holds them in files
+// that only their owner may read, and gives out signers, never the keys.
+//
+// A key file is PKCS#8 in PEM, mode 0600, in one directory per body. The file
+// name says what the key is for and sorts by age:
+//
+//	seal-20261122T084100.000000000Z-3f2a9c0d1b2e4f56.pem
+//	transport-20261122T084100.000000000Z-77aa01c2d3e4f506.pem
+//	transport-20261122T084100.000000000Z-77aa01c2d3e4f506.crt
+//
+// A Ring holds all keys of the directory. Which of them signs is decided by the
+// registry: the newest key that is in force. So a new key is added to the
+// directory and registered with an activation height, and the body changes over
+// at that height without a pause.
+//
+// Trust: an attacker who can read the key directory can speak for the body
+// until the registry revokes the keys; one who can only write to it can at most
+// stop the body, since a key counts for nothing until it is registered. Nothing
+// here writes a private key to a log, an error, a String or JSON.
+package keys
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/civibus/civibus"
+)
+
+// Key is one private key in custody. It holds the private half in closures
+// only, so that no way of printing a Key can show it.
+type Key struct {
+	public  civibus.PublicKey
+	purpose civibus.Purpose
+	sign    func(message []byte) ([]byte, error)
+	signer  crypto.Signer          // opaque
+	pkcs8   func() ([]byte, error) // for writing the file
+	ed      func() ed25519.PrivateKey
+}
+
+var _ civibus.Signer = (*Key)(nil)
+
+// Generate makes a key for a purpose. Log, validator and witness keys must be
+// Ed25519, because C2SP notes and CometBFT know no other kind here.
+func Generate(purpose civibus.Purpose, algorithm civibus.Algorithm) (*Key, error) {
+	if err := checkAlgorithm(purpose, algorithm); err != nil {
+		return nil, err
+	}
+	switch algorithm {
+	case civibus.Ed25519:
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("generate %s key: %w", purpose, err)
+		}
+		return newKey(purpose, private)
+	default:
+		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, fmt.Errorf("generate %s key: %w", purpose, err)
+		}
+		return newKey(purpose, private)
+	}
+}
+
+func checkAlgorithm(purpose civibus.Purpose, algorithm civibus.Algorithm) error {
+	if purpose < civibus.SealKey || purpose > civibus.WitnessKey {
+		return fmt.Errorf("key purpose %d: the rule is one of seal, log, transport, validator, admin, witness", purpose)
+	}
+	switch algorithm {
+	case civibus.Ed25519:
+		return nil
+	case civibus.ECDSAP256SHA256:
+		switch purpose {
+		case civibus.LogKey, civibus.ValidatorKey, civibus.WitnessKey:
+			return fmt.Errorf("%s key: algorithm %q, the rule for this purpose is %q", purpose, algorithm, civibus.Ed25519)
+		}
+		return nil
+	}
+	return fmt.Errorf("%s key: algorithm %q, the rule is %q or %q", purpose, algorithm, civibus.Ed25519, civibus.ECDSAP256SHA256)
+}
+
+// newKey puts a private key behind closures.
+func newKey(purpose civibus.Purpose, private crypto.PrivateKey) (*Key, error) {
+	k := &Key{purpose: purpose, pkcs8: func() ([]byte, error) { return x509.MarshalPKCS8PrivateKey(private) }}
+	var err error
+	switch p := private.(type) {
+	case ed25519.PrivateKey:
+		if k.public, err = civibus.NewPublicKey(p.Public()); err != nil {
+			return nil, err
+		}
+		k.sign = func(message []byte) ([]byte, error) { return ed25519.Sign(p, message), nil }
+		k.ed = func() ed25519.PrivateKey { return p }
+		k.signer = opaqueSigner{p.Public(), p.Sign}
+	case *ecdsa.PrivateKey:
+		if k.public, err = civibus.NewPublicKey(&p.PublicKey); err != nil {
+			return nil, err
+		}
+		k.sign = func(message []byte) ([]byte, error) { return signECDSA(p, message) }
+		k.signer = opaqueSigner{p.Public(), p.Sign}
+	default:
+		return nil, fmt.Errorf("private key of type %T, the rule is Ed25519 or ECDSA P-256", private)
+	}
+	return k, checkAlgorithm(purpose, k.public.Algorithm)
+}
+
+// signECDSA signs as RFC 9421 section 3.3.4 has it: r and s, 32 bytes each.
+func signECDSA(p *ecdsa.PrivateKey, message []byte) ([]byte, error) {
+	sum := sha256.Sum256(message)
+	r, s, err := ecdsa.Sign(rand.Reader, p, sum[:])
+	if err != nil {
+		return nil, fmt.Errorf("sign with ECDSA P-256: %w", err)
+	}
+	out := make([]byte, 64)
+	r.FillBytes(out[:32])
+	s.FillBytes(out[32:])
+	return out, nil
+}
+
+// Key returns the public half.
+func (k *Key) Key() civibus.PublicKey { return k.public }
+
+// Purpose says what the key is for.
+func (k *Key) Purpose() civibus.Purpose { return k.purpose }
+
+// Sign signs message; ECDSA signatures are r||s.
+func (k *Key) Sign(_ context.Context, message []byte) ([]byte, error) { return k.sign(message) }
+
+// Signer returns the key for use by crypto/tls and crypto/x509. The value signs
+// but does not hold the key in any field that can be printed.
+func (k *Key) Signer() crypto.Signer { return k.signer }
+
+// Ed25519 hands the private key itself to a component that takes no signer,
+// which is the consensus engine and nobody else. It is an error for ECDSA keys.
+func (k *Key) Ed25519() (ed25519.PrivateKey, error) {
+	if k.ed == nil {
+		return nil, fmt.Errorf("%s key %s: algorithm %q, the rule is %q", k.purpose, k.public.ID, k.public.Algorithm, civibus.Ed25519)
+	}
+	return k.ed(), nil
+}
+
+// String names the key by purpose and id.
+func (k *Key) String() string {
+	return fmt.Sprintf("%s key %s (%s)", k.purpose, k.public.ID, k.public.Algorithm)
+}
+
+// GoString is String, so that %#v shows no more.
+func (k *Key) GoString() string { return k.String() }
+
+// LogValue is what slog shows.
+func (k *Key) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("id", k.public.ID.String()), slog.String("purpose", k.purpose.String()))
+}
+
+// MarshalJSON writes the public half.
+func (k *Key) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID        string `json:"id"`
+		Purpose   string `json:"purpose"`
+		Algorithm string `json:"algorithm"`
+		SPKI      []byte `json:"spki"`
+	}{k.public.ID.String(), k.purpose.String(), string(k.public.Algorithm), k.public.SPKI})
+}
+
+// opaqueSigner is a crypto.Signer whose private key is out of reach of printing.
+type opaqueSigner struct {
+	public crypto.PublicKey
+	sign   func(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error)
+}
+
+// Public returns the public half.
+func (s opaqueSigner) Public() crypto.PublicKey { return s.public }
+
+// Sign signs as crypto.Signer says.
+func (s opaqueSigner) Sign(rand io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.sign(rand, digest, opts)
+}
