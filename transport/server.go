@@ -1,0 +1,298 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	refusedPeer = "peer_not_trusted"
+	refusedBusy = "busy"
+)
+
+// ServerConfig says how a body is reached by other bodies. Only View,
+// Certificate and Handler must be given.
+type ServerConfig struct {
+	// View returns the current registry view.
+	View func() View
+	// Certificate returns the body's newest transport certificate in force.
+	Certificate func() (*tls.Certificate, error)
+	// Handler gets the requests of pinned peers; PeerFrom tells whose they are.
+	Handler http.Handler
+	// MaxConns bounds all connections; further ones wait to be accepted. Default 4096.
+	MaxConns int
+	// MaxConnsPerPeer bounds the connections of one body. Default 512.
+	MaxConnsPerPeer int
+	// HeaderTimeout bounds the TLS handshake and the head of a request. Default 10 s.
+	HeaderTimeout time.Duration
+	// IdleTimeout closes unused connections. It must be longer than the other
+	// side's, so that it is the client who closes. Default 120 s.
+	IdleTimeout time.Duration
+	// StallTimeout bounds how long a body may make no progress at all, in either
+	// direction. Default 30 s.
+	StallTimeout time.Duration
+	// MaxHeaderBytes bounds the head of a request. Default 64 KiB.
+	MaxHeaderBytes int
+	// Logger gets refusals. Default: none.
+	Logger *slog.Logger
+	// Metrics gets the server's metrics. Default: none.
+	Metrics prometheus.Registerer
+}
+
+// Server answers other bodies.
+type Server struct {
+	config  ServerConfig
+	metrics serverMetrics
+	http    *http.Server
+
+	mu    sync.Mutex
+	peers map[civibus.MemberID]int // connections that have made a request
+}
+
+// NewServer makes a server.
+func NewServer(config ServerConfig) (*Server, error) {
+	if config.View == nil || config.Certificate == nil || config.Handler == nil {
+		return nil, errors.New("transport server: View, Certificate and Handler must be given")
+	}
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&config.MaxConns, 4096)
+	setDefault(&config.MaxConnsPerPeer, 512)
+	setDefault(&config.HeaderTimeout, 10*time.Second)
+	setDefault(&config.IdleTimeout, 120*time.Second)
+	setDefault(&config.StallTimeout, 30*time.Second)
+	setDefault(&config.MaxHeaderBytes, 64<<10)
+	metrics, err := newServerMetrics(config.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{config: config, metrics: metrics, peers: make(map[civibus.MemberID]int)}
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.guard),
+		ReadHeaderTimeout: config.HeaderTimeout,
+		IdleTimeout:       config.IdleTimeout,
+		MaxHeaderBytes:    config.MaxHeaderBytes,
+		ConnContext:       s.connContext,
+		ErrorLog:          log.New(errorLog{s}, "", 0),
+		Protocols:         new(http.Protocols),
+	}
+	s.http.Protocols.SetHTTP1(true)
+	return s, nil
+}
+
+// ServerTLS returns a TLS configuration that lets in only holders of a transport
+// key in force and shows the newest certificate. A server that uses it without
+// Server must check PeerOf at every request.
+func ServerTLS(view func() View, certificate func() (*tls.Certificate, error)) *tls.Config {
+	config := baseTLS()
+	config.ClientAuth = tls.RequireAnyClientCert
+	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() }
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		_, err := PeerOf(view(), &state)
+		return err
+	}
+	return config
+}
+
+// PeerOf says who is at the other end of a TLS connection, as the view has it.
+func PeerOf(view View, state *tls.ConnectionState) (Peer, error) {
+	if state == nil {
+		return Peer{}, errors.New("the connection is not TLS")
+	}
+	key, err := leafKey(*state)
+	if err != nil {
+		return Peer{}, err
+	}
+	return identify(view, key)
+}
+
+// Serve accepts connections on a TCP listener until Shutdown or Close. It
+// returns nil after either.
+func (s *Server) Serve(listener net.Listener) error {
+	limited := &limitListener{Listener: listener, server: s, slots: make(chan struct{}, s.config.MaxConns), done: make(chan struct{})}
+	err := s.http.Serve(tls.NewListener(limited, ServerTLS(s.config.View, s.config.Certificate)))
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown stops accepting, lets the requests under way end, and returns.
+func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
+
+// Close breaks all connections.
+func (s *Server) Close() error { return s.http.Close() }
+
+// guard lets a request through when the key of its connection is in force now.
+func (s *Server) guard(w http.ResponseWriter, r *http.Request) {
+	peer, err := PeerOf(s.config.View(), r.TLS)
+	if err != nil {
+		s.config.Logger.WarnContext(r.Context(), "request of a peer that is not trusted", "remote", r.RemoteAddr, "err", err)
+		s.refuse(w, http.StatusForbidden, refusedPeer)
+		return
+	}
+	conn, ok := r.Context().Value(connKey{}).(*serverConn)
+	if !ok || !s.admit(conn, peer.Member) {
+		s.config.Logger.WarnContext(r.Context(), "peer has too many connections", "member", peer.Member.String(), "limit", s.config.MaxConnsPerPeer)
+		s.refuse(w, http.StatusServiceUnavailable, refusedBusy)
+		return
+	}
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &stallBody{ReadCloser: r.Body, control: http.NewResponseController(w), stall: s.config.StallTimeout}
+	}
+	// The peer goes by the connection, not by a copy of the request: net/http
+	// fills in trailers on the request that it made.
+	conn.peer.Store(&peer)
+	s.config.Handler.ServeHTTP(w, r)
+}
+
+// refuse answers without any gateway handler, and closes the connection.
+func (s *Server) refuse(w http.ResponseWriter, status int, reason string) {
+	s.metrics.refused.WithLabelValues(reason).Inc()
+	w.Header().Set("Connection", "close")
+	w.Header().Set(refusedHeader, reason)
+	http.Error(w, reason, status)
+}
+
+// admit counts a connection for its body at the first request, when the body
+// has proved that it holds the key.
+func (s *Server) admit(conn *serverConn, member civibus.MemberID) bool {
+	if conn.admitted.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.peers[member] >= s.config.MaxConnsPerPeer || conn.gone {
+		return false
+	}
+	s.peers[member]++
+	conn.member = member
+	conn.admitted.Store(true)
+	return true
+}
+
+func (s *Server) closed(conn *serverConn) {
+	s.metrics.open.Dec()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	conn.gone = true
+	if conn.admitted.Load() {
+		if s.peers[conn.member]--; s.peers[conn.member] == 0 {
+			delete(s.peers, conn.member)
+		}
+	}
+}
+
+func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		if conn, ok := t.NetConn().(*serverConn); ok {
+			return context.WithValue(ctx, connKey{}, conn)
+		}
+	}
+	return ctx
+}
+
+// limitListener accepts no more connections than there are slots.
+type limitListener struct {
+	net.Listener
+	server *Server
+	slots  chan struct{}
+	done   chan struct{}
+	once   sync.Once
+}
+
+// Accept waits for a slot and a connection.
+func (l *limitListener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	l.server.metrics.open.Inc()
+	return &serverConn{Conn: c, listener: l, stall: l.server.config.StallTimeout}, nil
+}
+
+// Close stops accepting.
+func (l *limitListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return l.Listener.Close()
+}
+
+// serverConn is an accepted connection that is counted and on which no write
+// hangs.
+type serverConn struct {
+	net.Conn
+	listener *limitListener
+	stall    time.Duration
+	once     sync.Once
+	peer     atomic.Pointer[Peer] // of the request under way
+	admitted atomic.Bool
+	member   civibus.MemberID // guarded by Server.mu, as is gone
+	gone     bool
+}
+
+// Write writes within the stall timeout.
+func (c *serverConn) Write(p []byte) (int, error) {
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// Close closes the connection and frees its slot, once.
+func (c *serverConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() {
+		<-c.listener.slots
+		c.listener.server.closed(c)
+	})
+	return err
+}
+
+// stallBody bounds the wait for each piece of a request body.
+type stallBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	stall   time.Duration
+}
+
+// Read reads within the stall timeout.
+func (b *stallBody) Read(p []byte) (int, error) {
+	if err := b.control.SetReadDeadline(time.Now().Add(b.stall)); err != nil {
+		return 0, err
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		// What follows on the connection has net/http's own deadlines.
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// errorLog turns net/http's log lines, mostly failed handshakes, into ours.
+type errorLog struct{ server *Server }
+
+// Write takes one line.
+func (e errorLog) Write(line []byte) (int, error) {
+	e.server.metrics.refused.WithLabelValues("handshake").Inc()
+	e.server.config.Logger.Warn("connection of another body failed", "detail", string(line))
+	return len(line), nil
+}
