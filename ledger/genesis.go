@@ -1,0 +1,77 @@
+package ledger
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"time"
+
+	cmted25519 "github.com/cometbft/cometbft/crypto/ed25519"
+	"github.com/cometbft/cometbft/types"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/registry"
+)
+
+// MaxBlockBytes bounds a block, so that a full pool of transactions does not
+// become one block that takes seconds.
+const MaxBlockBytes = 4 << 20
+
+// engineGenesis makes CometBFT's genesis from the registry's: its validators with
+// their powers, Ed25519 keys only, blocks of MaxBlockBytes at most.
+func engineGenesis(g *registry.Genesis) (*types.GenesisDoc, error) {
+	state, err := g.JSON()
+	if err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	params := types.DefaultConsensusParams()
+	params.Block.MaxBytes = MaxBlockBytes
+	params.Block.MaxGas = -1
+	params.Evidence.MaxAgeNumBlocks = MinRetainBlocks
+	params.Evidence.MaxAgeDuration = 48 * time.Hour
+	params.Evidence.MaxBytes = 256 << 10
+	params.Validator.PubKeyTypes = []string{types.ABCIPubKeyTypeEd25519}
+	params.Version.App = appVersion
+
+	doc := &types.GenesisDoc{
+		GenesisTime:     g.Time.UTC(),
+		ChainID:         g.ChainID,
+		InitialHeight:   1,
+		ConsensusParams: params,
+		AppState:        state,
+	}
+	seen := make(map[string]bool)
+	for _, v := range g.Validators {
+		key, err := validatorKey(v)
+		if err != nil {
+			return nil, err
+		}
+		if seen[string(key)] {
+			return nil, fmt.Errorf("genesis validator %s: its key is listed twice", v.Member)
+		}
+		seen[string(key)] = true
+		doc.Validators = append(doc.Validators, types.GenesisValidator{
+			Address: key.Address(), PubKey: key, Power: v.Power, Name: v.Member,
+		})
+	}
+	if err := doc.ValidateAndComplete(); err != nil {
+		return nil, fmt.Errorf("genesis: %w", err)
+	}
+	return doc, nil
+}
+
+func validatorKey(v registry.GenesisValidator) (cmted25519.PubKey, error) {
+	spki, err := base64.StdEncoding.DecodeString(v.Key)
+	if err != nil {
+		return nil, fmt.Errorf("genesis validator %s: its key is not base64", v.Member)
+	}
+	key, err := civibus.ParsePublicKey(spki)
+	if err != nil {
+		return nil, fmt.Errorf("genesis validator %s: %w", v.Member, err)
+	}
+	pub, ok := key.Key.(ed25519.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("genesis validator %s: key algorithm %s, the rule is ed25519", v.Member, key.Algorithm)
+	}
+	return cmted25519.PubKey(pub), nil
+}

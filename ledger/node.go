@@ -1,0 +1,229 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	cs "github.com/cometbft/cometbft/consensus"
+	cmtnode "github.com/cometbft/cometbft/node"
+	"github.com/cometbft/cometbft/p2p"
+	"github.com/cometbft/cometbft/proxy"
+	"github.com/cometbft/cometbft/types"
+
+	"github.com/civibus/civibus/registry"
+)
+
+// Node is one running node of the ledger. Its methods may be called by several
+// goroutines at once.
+type Node struct {
+	cfg     Config
+	nodeID  string
+	lock    *os.File
+	store   *store
+	app     *app
+	engine  *cmtnode.Node
+	dbs     *engineDBs
+	witness *witness
+	metrics *metrics
+	watch   *watchdog
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+	closed  atomic.Bool
+	need    int // validators, this one included, without which no block is made
+}
+
+// Open starts a node. It returns when the node runs, which may be before it has
+// caught up with its peers; see Status and WaitView.
+func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.ListenAddress, err = resolveListen(cfg.ListenAddress); err != nil {
+		return nil, fmt.Errorf("ledger listen address: %w", err)
+	}
+	n := &Node{cfg: cfg, dbs: &engineDBs{}, need: len(cfg.Genesis.Validators)*2/3 + 1}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.release())
+		}
+	}()
+
+	// 1. The directory is ours alone.
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, "engine"), 0o700); err != nil {
+		return nil, fmt.Errorf("ledger directory: %w", err)
+	}
+	if n.lock, err = lockDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+
+	// 2. The registry as it was committed last, and the witness's journal.
+	if n.store, err = openStore(filepath.Join(cfg.Dir, "registry")); err != nil {
+		return nil, err
+	}
+	if n.metrics, err = newMetrics(cfg.Metrics); err != nil {
+		return nil, err
+	}
+	if n.app, err = newApp(cfg, n.store, n.metrics); err != nil {
+		return nil, err
+	}
+	if n.witness, err = openWitness(filepath.Join(cfg.Dir, "witness"), cfg.Witness, cfg.Clock); err != nil {
+		return nil, err
+	}
+
+	// 3. The engine replays what the registry has not executed yet, then runs.
+	if err := n.startEngine(ctx); err != nil {
+		return nil, err
+	}
+
+	// 4. The watchdog, because the engine says that it is fine when it is not.
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	n.stop = stop
+	n.watch = newWatchdog(n)
+	n.running.Go(func() { n.watch.run(run) })
+	n.running.Go(func() { n.app.snapshots.run(run) })
+	if err := n.metrics.attach(n); err != nil {
+		return nil, fmt.Errorf("ledger metrics: %w", err)
+	}
+	return n, nil
+}
+
+// startEngine makes and starts the CometBFT node.
+func (n *Node) startEngine(ctx context.Context) (err error) {
+	conf, err := engineConfig(n.cfg)
+	if err != nil {
+		return err
+	}
+	doc, err := engineGenesis(n.cfg.Genesis)
+	if err != nil {
+		return err
+	}
+	nodeKeyPath := n.cfg.NodeKey
+	if nodeKeyPath == "" {
+		nodeKeyPath = filepath.Join(n.cfg.Dir, "engine", "node_key.json")
+	}
+	nodeKey, err := openNodeKey(nodeKeyPath)
+	if err != nil {
+		return err
+	}
+	n.nodeID = string(nodeKey.ID())
+	validator, err := openValidator(n.cfg.ValidatorKey, conf.PrivValidatorStateFile())
+	if err != nil {
+		return err
+	}
+
+	// The engine panics on some kinds of damage, such as a registry whose hash is
+	// not the one that the blocks agree on.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("start the ledger's engine in %s: %v", n.cfg.Dir, r)
+		}
+	}()
+	logger := engineLogger{out: n.cfg.Logger, onFail: n.app.engineFailed}
+	n.engine, err = cmtnode.NewNodeWithContext(ctx, conf, validator, nodeKey,
+		proxy.NewConnSyncLocalClientCreator(n.app),
+		func() (*types.GenesisDoc, error) { return doc, nil },
+		n.dbs.provide, engineMetrics(n.cfg.EngineMetrics), logger)
+	if err != nil {
+		return explainHandshake(n.cfg.Dir, err)
+	}
+	n.app.pool.Store(&pool{n.engine.Mempool()})
+	n.app.syncing = func() bool { return n.consensus().WaitSync() }
+	if err := n.engine.Start(); err != nil {
+		return fmt.Errorf("start the ledger's engine: %w", err)
+	}
+	return nil
+}
+
+// Close stops the node. Submits that wait return ErrClosed.
+func (n *Node) Close(ctx context.Context) error {
+	if n.closed.Swap(true) {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() { done <- n.release() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close the ledger: %w", context.Cause(ctx))
+	}
+}
+
+// release undoes Open as far as it got.
+func (n *Node) release() error {
+	var errs []error
+	if n.app != nil {
+		n.app.close()
+	}
+	if n.stop != nil {
+		n.stop()
+	}
+	n.running.Wait()
+	if n.metrics != nil {
+		n.metrics.detach()
+	}
+	if n.engine != nil {
+		if n.engine.IsRunning() {
+			errs = append(errs, n.engine.Stop())
+		}
+		if apps := n.engine.ProxyApp(); apps != nil && apps.IsRunning() {
+			errs = append(errs, apps.Stop())
+		}
+	}
+	errs = append(errs, n.dbs.close())
+	if n.witness != nil {
+		errs = append(errs, n.witness.close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ListenAddress is the host:port at which peers reach this node.
+func (n *Node) ListenAddress() string { return n.cfg.ListenAddress }
+
+// NodeID names the node to its peers, who list it as "id@host:port".
+func (n *Node) NodeID() string { return n.nodeID }
+
+// View is the registry as this node committed it last: immutable, at one height.
+func (n *Node) View() *registry.View { return n.app.view() }
+
+// Changed is closed when there is a newer view than the one that View returned
+// before the call or returns at it.
+func (n *Node) Changed() <-chan struct{} { return n.app.changed() }
+
+// WaitView waits until done says true of a view.
+func (n *Node) WaitView(ctx context.Context, done func(*registry.View) bool) error {
+	for {
+		changed := n.Changed()
+		if v := n.View(); v != nil && done(v) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-n.app.closing:
+			return ErrClosed
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the registry: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func (n *Node) consensus() *cs.Reactor { return n.engine.ConsensusReactor() }
+
+func (n *Node) peers() []p2p.Peer {
+	var out []p2p.Peer
+	n.engine.Switch().Peers().ForEach(func(p p2p.Peer) { out = append(out, p) })
+	return out
+}

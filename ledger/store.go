@@ -1,0 +1,162 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"github.com/civibus/civibus/registry"
+)
+
+// The first byte of a key in the registry's database says whose it is.
+const (
+	registrySpace = 'r' // the registry's own keys
+	ledgerSpace   = 'l' // the index of transactions and checkpoints
+)
+
+// store keeps the registry's state and the ledger's own index in one goleveldb,
+// so that a block's state and the results of its transactions become durable in
+// one atomic, synced write.
+type store struct {
+	db *leveldb.DB
+
+	mu     sync.Mutex
+	staged []registry.KV // ledger records for the next write
+	purged [][]byte
+}
+
+var _ registry.Store = (*store)(nil)
+
+// openStore opens or creates the database in dir.
+func openStore(dir string) (*store, error) {
+	db, err := leveldb.OpenFile(dir, &opt.Options{
+		Filter:                 nil,
+		WriteBuffer:            8 << 20,
+		BlockCacheCapacity:     8 << 20,
+		OpenFilesCacheCapacity: 128,
+		ErrorIfMissing:         false,
+		Strict:                 opt.StrictJournal | opt.StrictBlockChecksum | opt.StrictManifest,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open registry database %s: %w", dir, err)
+	}
+	return &store{db: db}, nil
+}
+
+func (s *store) close() error { return s.db.Close() }
+
+func spaced(space byte, key []byte) []byte {
+	out := make([]byte, 1+len(key))
+	out[0] = space
+	copy(out[1:], key)
+	return out
+}
+
+// Get returns the value of a registry key, or nil when it is absent.
+func (s *store) Get(key []byte) ([]byte, error) { return get(s.db, spaced(registrySpace, key)) }
+
+type reader interface {
+	Get(key []byte, ro *opt.ReadOptions) ([]byte, error)
+}
+
+func get(r reader, key []byte) ([]byte, error) {
+	v, err := r.Get(key, nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return nil, nil
+	}
+	if err == nil && v == nil {
+		v = []byte{}
+	}
+	return v, err
+}
+
+// Iterate calls fn for every registry key with prefix, in ascending order.
+func (s *store) Iterate(prefix []byte, fn func(key, value []byte) error) error {
+	it := s.db.NewIterator(util.BytesPrefix(spaced(registrySpace, prefix)), nil)
+	defer it.Release()
+	for it.Next() {
+		if err := fn(it.Key()[1:], it.Value()); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Write applies the registry's changes and what was staged in one synced batch.
+func (s *store) Write(puts []registry.KV, deletes [][]byte) error {
+	s.mu.Lock()
+	staged, purged := s.staged, s.purged
+	s.staged, s.purged = nil, nil
+	s.mu.Unlock()
+
+	batch := new(leveldb.Batch)
+	for _, k := range deletes {
+		batch.Delete(spaced(registrySpace, k))
+	}
+	for _, kv := range puts {
+		batch.Put(spaced(registrySpace, kv.Key), kv.Value)
+	}
+	for _, k := range purged {
+		batch.Delete(k)
+	}
+	for _, kv := range staged {
+		batch.Put(kv.Key, kv.Value)
+	}
+	return s.db.Write(batch, &opt.WriteOptions{Sync: true})
+}
+
+// stage keeps ledger records for the next Write.
+func (s *store) stage(puts []registry.KV, deletes [][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.staged = append(s.staged, puts...)
+	s.purged = append(s.purged, deletes...)
+}
+
+// flush writes what is still staged.
+func (s *store) flush() error {
+	s.mu.Lock()
+	empty := len(s.staged) == 0 && len(s.purged) == 0
+	s.mu.Unlock()
+	if empty {
+		return nil
+	}
+	return s.Write(nil, nil)
+}
+
+// frozen is the registry's database at one instant, read-only.
+type frozen struct{ snap *leveldb.Snapshot }
+
+var _ registry.Store = frozen{}
+
+// freeze returns the database as it is now. The caller releases it.
+func (s *store) freeze() (frozen, error) {
+	snap, err := s.db.GetSnapshot()
+	return frozen{snap}, err
+}
+
+func (f frozen) release() { f.snap.Release() }
+
+// Get returns the value of a registry key, or nil when it is absent.
+func (f frozen) Get(key []byte) ([]byte, error) { return get(f.snap, spaced(registrySpace, key)) }
+
+// Iterate calls fn for every registry key with prefix, in ascending order.
+func (f frozen) Iterate(prefix []byte, fn func(key, value []byte) error) error {
+	it := f.snap.NewIterator(util.BytesPrefix(spaced(registrySpace, prefix)), nil)
+	defer it.Release()
+	for it.Next() {
+		if err := fn(it.Key()[1:], it.Value()); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Write refuses.
+func (f frozen) Write([]registry.KV, [][]byte) error {
+	return errors.New("write to a frozen registry database: it is read-only")
+}
