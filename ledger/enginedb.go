@@ -17,7 +17,7 @@ import (
 // that touches a closed database is ended instead of panicking.
 type engineDBs struct {
 	mu   sync.Mutex
-	open []*guardedDB
+	open map[string]*guardedDB
 }
 
 // provide is the engine's DBProvider.
@@ -32,9 +32,25 @@ func (e *engineDBs) provide(ctx *cmtcfg.DBContext) (dbm.DB, error) {
 	}
 	g := &guardedDB{db: db}
 	e.mu.Lock()
-	e.open = append(e.open, g)
+	if e.open == nil {
+		e.open = make(map[string]*guardedDB)
+	}
+	e.open[ctx.ID] = g
+	blocks := e.open["blockstore"]
 	e.mu.Unlock()
+	if ctx.ID == "state" && blocks != nil {
+		if err := markRestored(blocks, g); err != nil {
+			return nil, err
+		}
+	}
 	return g, nil
+}
+
+// db returns a database that the engine opened.
+func (e *engineDBs) db(id string) dbm.DB {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.open[id]
 }
 
 // close closes every database that was opened.

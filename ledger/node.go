@@ -32,8 +32,10 @@ type Node struct {
 	metrics *metrics
 	watch   *watchdog
 
+	life    context.Context // ends when the node closes
 	stop    context.CancelFunc
-	running sync.WaitGroup
+	running sync.WaitGroup // goroutines of this package
+	inside  sync.RWMutex   // held for reading while the engine's databases are read
 	closed  atomic.Bool
 	need    int // validators, this one included, without which no block is made
 }
@@ -49,6 +51,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, fmt.Errorf("ledger listen address: %w", err)
 	}
 	n := &Node{cfg: cfg, dbs: &engineDBs{}, need: len(cfg.Genesis.Validators)*2/3 + 1}
+	n.life, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.release())
@@ -83,10 +86,10 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 
 	// 4. The watchdog, because the engine says that it is fine when it is not.
-	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	n.stop = stop
+	run := n.life
 	n.watch = newWatchdog(n)
 	n.running.Go(func() { n.watch.run(run) })
+	n.app.snapshots.node = n
 	n.running.Go(func() { n.app.snapshots.run(run) })
 	if err := n.metrics.attach(n); err != nil {
 		return nil, fmt.Errorf("ledger metrics: %w", err)
@@ -166,6 +169,8 @@ func (n *Node) release() error {
 		n.stop()
 	}
 	n.running.Wait()
+	n.inside.Lock()
+	defer n.inside.Unlock()
 	if n.metrics != nil {
 		n.metrics.detach()
 	}
@@ -188,6 +193,28 @@ func (n *Node) release() error {
 		errs = append(errs, n.lock.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// enter keeps the engine's databases open until leave; false when the node is
+// closing.
+func (n *Node) enter() bool {
+	n.inside.RLock()
+	select {
+	case <-n.app.closing:
+		n.inside.RUnlock()
+		return false
+	default:
+		return true
+	}
+}
+
+func (n *Node) leave() { n.inside.RUnlock() }
+
+// untilClosed returns a context that ends with ctx or when the node closes.
+func (n *Node) untilClosed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(n.life, func() { cancel(ErrClosed) })
+	return ctx, func() { stop(); cancel(nil) }
 }
 
 // ListenAddress is the host:port at which peers reach this node.

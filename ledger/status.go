@@ -23,6 +23,8 @@ type Status struct {
 	CatchingUp  bool          // it fetches blocks that its peers have
 	Healthy     bool          // blocks can be made and this node follows them
 	Problems    []string      // what the watchdog sees, most serious first
+
+	kinds []string // of the problems, in the same order
 }
 
 // explainHandshake adds what to do to the engine's refusal to start.

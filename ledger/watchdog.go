@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,8 +21,6 @@ type watchdog struct {
 	node *Node
 
 	mu      sync.Mutex
-	last    Status
-	kinds   []string // of the problems that the last look found
 	waiting time.Time
 	behind  time.Time
 	missing map[p2p.ID]time.Time
@@ -32,15 +31,14 @@ type watchdog struct {
 
 // Problem kinds, the labels of civibus_ledger_problem.
 const (
-	problemHalted    = "halted"
-	problemDiverged  = "diverged"
-	problemStalled   = "stalled"
-	problemNoBlocks  = "no_blocks"
-	problemBehind    = "behind"
-	problemNoQuorum  = "no_quorum"
-	problemPeers     = "peers_missing"
-	problemWitness   = "witness_conflict"
-	problemNotLedger = "not_started"
+	problemHalted   = "halted"
+	problemDiverged = "diverged"
+	problemStalled  = "stalled"
+	problemNoBlocks = "no_blocks"
+	problemBehind   = "behind"
+	problemNoQuorum = "no_quorum"
+	problemPeers    = "peers_missing"
+	problemWitness  = "witness_conflict"
 )
 
 func newWatchdog(n *Node) *watchdog {
@@ -52,14 +50,13 @@ func newWatchdog(n *Node) *watchdog {
 func (w *watchdog) run(ctx context.Context) {
 	tick := time.NewTicker(w.node.cfg.WatchInterval)
 	defer tick.Stop()
+	var told []string
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			before := w.problems()
-			now := w.look()
-			w.tell(before, now)
+			told = w.tell(told, w.look())
 			w.dial()
 		}
 	}
@@ -67,16 +64,11 @@ func (w *watchdog) run(ctx context.Context) {
 
 // Status is what this node knows about itself, as of now.
 func (n *Node) Status() Status {
-	if n.watch == nil {
-		return Status{Problems: []string{"the node is not started"}}
+	if n.watch == nil || !n.enter() {
+		return Status{NodeID: n.nodeID, Problems: []string{"the node is closed"}}
 	}
+	defer n.leave()
 	return n.watch.look()
-}
-
-func (w *watchdog) problems() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.kinds
 }
 
 // look makes a Status. It takes no lock of the engine's consensus, which is held
@@ -98,9 +90,8 @@ func (w *watchdog) look() Status {
 	a.mu.Unlock()
 	connected, best := w.peers(&s)
 
-	w.kinds = nil
 	report := func(kind string, fatal bool, format string, args ...any) {
-		w.kinds = append(w.kinds, kind)
+		s.kinds = append(s.kinds, kind)
 		s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
 		s.Healthy = s.Healthy && !fatal
 	}
@@ -110,10 +101,12 @@ func (w *watchdog) look() Status {
 		report(problemDiverged, true, "this node's registry differs from the one agreed on; rebuild it from a snapshot: %s", firstLine(f.detail))
 	}
 	w.checkHash(s, report)
+	if err := n.witness.check(n.View()); err != nil {
+		report(problemWitness, true, "nothing is cosigned: %v", err)
+	}
 	w.checkProgress(now, s, report)
 	w.checkBehind(now, s, best, report)
 	w.checkPeers(now, connected, report)
-	w.last = s
 	return s
 }
 
@@ -208,20 +201,20 @@ func (w *watchdog) checkPeers(now time.Time, connected map[p2p.ID]bool, report r
 }
 
 // tell logs problems that came and went, and sets the gauge.
-func (w *watchdog) tell(before []string, s Status) {
-	now := w.problems()
+func (w *watchdog) tell(before []string, s Status) []string {
 	for _, kind := range before {
-		if !contains(now, kind) {
+		if !slices.Contains(s.kinds, kind) {
 			w.node.metrics.problems.WithLabelValues(kind).Set(0)
 			w.node.cfg.Logger.Info("ledger problem is over", slog.String("problem", kind), slog.Uint64("height", s.Height))
 		}
 	}
-	for i, kind := range now {
+	for i, kind := range s.kinds {
 		w.node.metrics.problems.WithLabelValues(kind).Set(1)
-		if !contains(before, kind) && i < len(s.Problems) {
+		if !slices.Contains(before, kind) {
 			w.node.cfg.Logger.Warn("ledger problem", slog.String("problem", kind), slog.String("detail", s.Problems[i]), slog.Uint64("height", s.Height))
 		}
 	}
+	return s.kinds
 }
 
 // redialAfter is how long a peer may be missing before the watchdog dials it, and
@@ -249,15 +242,6 @@ func (w *watchdog) dial() {
 			w.node.cfg.Logger.Warn("dial a ledger peer", slog.String("peer", p), slog.Any("error", err))
 		}
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 func firstLine(s string) string {

@@ -190,7 +190,7 @@ func (w *witness) check(v *registry.View) error {
 	}
 	it := w.db.NewIterator(nil, nil)
 	defer it.Release()
-	for ok, n := it.Last(), 0; ok && n < 16; ok, n = it.Prev(), n+1 {
+	for ok, n := it.Last(), 0; ok && n < 2; ok, n = it.Prev(), n+1 {
 		if len(it.Key()) < 8 || len(it.Value()) < 32 {
 			continue
 		}
