@@ -1,0 +1,209 @@
+package arch_test
+
+import (
+	"go/ast"
+	"go/token"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/civibus/civibus/internal/arch"
+)
+
+const root = "../.."
+
+// rules is the import table: the rooms in the order of an exchange. A package
+// that no rule covers fails the test, so a new room states its place here.
+var rules = []arch.Rule{
+	{Room: "."},
+
+	{Room: "policy", Allow: []string{".", "internal/rawurl"}},
+	{Room: "seal/httpsig"},
+	{Room: "seal", Allow: []string{"."}},
+	{Room: "transport", Allow: []string{"."}},
+	{Room: "evidence", Allow: []string{"."}},
+	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt"}},
+	{Room: "service", Allow: []string{".", "internal/rawurl"}},
+	{Room: "link", Allow: []string{"."}},
+	{Room: "registry", Allow: []string{"."}},
+	{Room: "keys", Allow: []string{"."}},
+
+	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
+	{Room: "ledger", Allow: []string{".", "registry"}},
+	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs"}},
+	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
+	{Room: "client", Allow: []string{"."}},
+	{Room: "apps", Allow: []string{".", "client"}},
+
+	{Room: "internal/arch"},
+	{Room: "internal/problem", Allow: []string{"."}},
+	{Room: "internal/httpd", Allow: []string{"."}},
+	{Room: "internal/obs", Allow: []string{"."}},
+	{Room: "internal/rawurl"},
+	{Room: "internal/demostack"},
+}
+
+// composers may import any room: the command, the test network, the demo and
+// what only measures or tests.
+var composers = []string{"cmd", "internal/testnet", "internal/demo", "bench", "test"}
+
+// engines are the modules that one room alone may know.
+var engines = map[string][]string{
+	"github.com/cometbft/cometbft":            {"ledger", "bench/ledger"},
+	"github.com/cometbft/cometbft-db":         {"ledger", "bench/ledger"},
+	"github.com/transparency-dev/tessera":     {"evidence", "bench/evidence"},
+	"github.com/syndtr/goleveldb":             {"ledger", "evidence"},
+	"github.com/dunglas/httpsfv":              {"seal"},
+	"github.com/spf13/cobra":                  {"cmd"},
+	"github.com/pelletier/go-toml":            {"node", "registry", "cmd", "internal"},
+	"github.com/getkin/kin-openapi":           {"service", "admin"},
+	"github.com/prometheus/client_golang":     {"node", "gateway", "transport", "ledger", "evidence", "internal", "bench", "service"},
+	"github.com/oasisprotocol/curve25519-voi": {"seal", "registry"},
+}
+
+func load(t *testing.T) ([]arch.Package, *token.FileSet) {
+	t.Helper()
+	packages, fset, err := arch.Load(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(packages) < 15 {
+		t.Fatalf("found %d packages below %s, the tree has more", len(packages), root)
+	}
+	return packages, fset
+}
+
+func inAny(dir string, rooms []string) bool {
+	return slices.ContainsFunc(rooms, func(r string) bool { return dir == r || strings.HasPrefix(dir, r+"/") })
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	packages, _ := load(t)
+	for _, p := range packages {
+		if inAny(p.Dir, composers) {
+			continue
+		}
+		rule, ok := arch.RuleFor(rules, p.Dir)
+		if !ok {
+			t.Errorf("package %s belongs to no room: give it a rule in the import table", p.Dir)
+			continue
+		}
+		for _, i := range p.Imports {
+			if dir, own := arch.Own(i); own && !rule.Allows(dir) {
+				t.Errorf("package %s imports %s: the room %q may import only %v", p.Dir, dir, rule.Room, rule.Allow)
+			}
+		}
+	}
+}
+
+func TestRootPackageNeedsTheStandardLibraryOnly(t *testing.T) {
+	packages, _ := load(t)
+	for _, p := range packages {
+		if p.Dir != "." {
+			continue
+		}
+		for _, i := range p.Imports {
+			if strings.Contains(i, ".") {
+				t.Errorf("the root package imports %s", i)
+			}
+		}
+	}
+}
+
+func TestEnginesAreKnownToOneRoom(t *testing.T) {
+	packages, _ := load(t)
+	for _, p := range packages {
+		for _, i := range p.Imports {
+			for engine, rooms := range engines {
+				if (i == engine || strings.HasPrefix(i, engine+"/")) && !inAny(p.Dir, rooms) {
+					t.Errorf("package %s imports %s: only %v may know it", p.Dir, i, rooms)
+				}
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIsAndWhomItTrusts(t *testing.T) {
+	packages, _ := load(t)
+	for _, p := range packages {
+		if p.Doc == "" {
+			t.Errorf("package %s has no package comment", p.Dir)
+			continue
+		}
+		if !strings.Contains(p.Doc, "Trust:") && !inAny(p.Dir, []string{"bench", "test"}) {
+			t.Errorf("package %s: its comment has no sentence that begins with \"Trust:\"", p.Dir)
+		}
+	}
+}
+
+// pure are the packages whose outcome must be the same on every node.
+var pure = []string{"registry", "policy"}
+
+var impure = []string{"os", "net", "net/http", "math/rand", "math/rand/v2", "crypto/rand", "log/slog", "path/filepath", "os/exec", "syscall", "unsafe"}
+
+func TestRegistryAndPolicyArePure(t *testing.T) {
+	packages, fset := load(t)
+	for _, p := range packages {
+		if !inAny(p.Dir, pure) || strings.HasSuffix(p.Dir, "registrypb") {
+			continue
+		}
+		for _, i := range p.Imports {
+			if slices.Contains(impure, i) {
+				t.Errorf("package %s imports %s: the state machine has no I/O and no randomness", p.Dir, i)
+			}
+		}
+		for _, f := range p.Files {
+			for _, call := range forbidden(f) {
+				t.Errorf("%s: %s", fset.Position(call.pos), call.why)
+			}
+		}
+	}
+}
+
+type finding struct {
+	pos token.Pos
+	why string
+}
+
+// forbidden finds what makes two replicas differ: the machine's clock and
+// floating-point numbers.
+func forbidden(f *ast.File) []finding {
+	var out []finding
+	ast.Inspect(f, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "Tick", "NewTimer", "NewTicker", "AfterFunc"}, n.Sel.Name) {
+				out = append(out, finding{n.Pos(), "time." + n.Sel.Name + ": the only clock is the block's"})
+			}
+		case *ast.Ident:
+			if n.Name == "float64" || n.Name == "float32" {
+				out = append(out, finding{n.Pos(), n.Name + ": floating point differs between machines"})
+			}
+		case *ast.BasicLit:
+			if n.Kind == token.FLOAT {
+				out = append(out, finding{n.Pos(), "floating-point literal " + n.Value})
+			}
+		}
+		return true
+	})
+	return out
+}
+
+// TestTheRulesBite shows that a breach would be found.
+func TestTheRulesBite(t *testing.T) {
+	rule, ok := arch.RuleFor(rules, "evidence/proof")
+	if !ok || rule.Room != "evidence/proof" {
+		t.Fatalf("the most specific rule for evidence/proof is %q", rule.Room)
+	}
+	for dir, want := range map[string]bool{".": true, "registry/smt": true, "registry": false, "ledger": false, "evidence/wal": false} {
+		if rule.Allows(dir) != want {
+			t.Errorf("evidence/proof may import %s: %v, want %v", dir, !want, want)
+		}
+	}
+	if r, _ := arch.RuleFor(rules, "apps/credential"); r.Allows("registry") {
+		t.Error("an application may import the registry")
+	}
+	if _, ok := arch.RuleFor(rules, "misc"); ok {
+		t.Error("a package outside every room has a rule")
+	}
+}
