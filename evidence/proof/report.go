@@ -22,26 +22,28 @@ type Step struct {
 
 // Summary says who asked whom for what, when and under which right.
 type Summary struct {
-	Exchange     string    `json:"exchange"`
-	MessageID    string    `json:"message_id"`
-	Client       string    `json:"client"`
-	ClientName   string    `json:"client_name"`
-	Service      string    `json:"service"`
-	ProviderName string    `json:"provider_name"`
-	Method       string    `json:"method,omitempty"`
-	Path         string    `json:"path,omitempty"`
-	Outcome      string    `json:"outcome"`
-	Fault        string    `json:"fault,omitempty"`
-	Status       uint32    `json:"status,omitempty"`
-	Right        string    `json:"right,omitempty"`
-	Purpose      string    `json:"purpose,omitempty"`
-	LegalBasis   string    `json:"legal_basis,omitempty"`
-	Requested    time.Time `json:"requested,omitzero"` // created of the request's seal
-	Answered     time.Time `json:"answered,omitzero"`  // created of the response's seal
-	RequestBody  *Body     `json:"request_body,omitempty"`
-	ResponseBody *Body     `json:"response_body,omitempty"`
-	Registry     Registry  `json:"registry"`
-	Sides        []Side    `json:"sides"`
+	Exchange      string    `json:"exchange"`
+	MessageID     string    `json:"message_id"`
+	Client        string    `json:"client"`
+	ClientName    string    `json:"client_name"`
+	Service       string    `json:"service"`
+	ProviderName  string    `json:"provider_name"`
+	RequestSealed bool      `json:"request_sealed"` // false: who asked is only said
+	AnswerSealed  bool      `json:"answer_sealed"`  // false: the outcome is only said
+	Method        string    `json:"method,omitempty"`
+	Path          string    `json:"path,omitempty"`
+	Outcome       string    `json:"outcome"`
+	Fault         string    `json:"fault,omitempty"`
+	Status        uint32    `json:"status,omitempty"`
+	Right         string    `json:"right,omitempty"`
+	Purpose       string    `json:"purpose,omitempty"`
+	LegalBasis    string    `json:"legal_basis,omitempty"`
+	Requested     time.Time `json:"requested,omitzero"` // created of the request's seal
+	Answered      time.Time `json:"answered,omitzero"`  // created of the response's seal
+	RequestBody   *Body     `json:"request_body,omitempty"`
+	ResponseBody  *Body     `json:"response_body,omitempty"`
+	Registry      Registry  `json:"registry"`
+	Sides         []Side    `json:"sides"`
 }
 
 // Body describes a sealed body. The body itself is not part of a receipt.

@@ -1,0 +1,107 @@
+package proof
+
+import (
+	"encoding/hex"
+	"fmt"
+	"sort"
+	"time"
+
+	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/registry/registrypb"
+)
+
+// summary says what a valid receipt proves.
+func (v *verification) summary() *Summary {
+	e := v.entries[0]
+	r := e.record
+	s := &Summary{
+		Exchange: r.ExchangeId, MessageID: r.MessageId, Client: r.Client, Service: r.Service,
+		ClientName: e.clientMember.GetName(), ProviderName: e.providerMember.GetName(),
+		Outcome: outcomeName(r.Outcome), Fault: r.Fault, Status: r.Status, Right: r.RightId,
+		Registry: Registry{Origin: v.registry.origin, Height: v.height, Size: v.registry.size, BlockTime: v.blockTime},
+	}
+	if e.request != nil {
+		s.Method, _ = e.request.plain("@method")
+		s.Path, _ = e.request.plain("@path")
+		s.Requested = created(e.request)
+		s.RequestSealed = true
+		if e.request.texts["tag"] != headTag {
+			s.RequestBody = body(r.RequestBody)
+		}
+	}
+	if e.response != nil {
+		s.Answered = created(e.response)
+		s.AnswerSealed = true
+		s.ResponseBody = body(r.ResponseBody)
+	}
+	if e.right != nil {
+		s.Purpose, s.LegalBasis = e.right.GetTerms().GetPurpose(), e.right.GetTerms().GetLegalBasis()
+	}
+	for _, w := range v.policy.witnesses {
+		if t, ok := v.signed[w]; ok {
+			s.Registry.Witnesses = append(s.Registry.Witnesses, Witness{w.key.name, t})
+		}
+	}
+	sort.Slice(s.Registry.Witnesses, func(i, j int) bool { return s.Registry.Witnesses[i].Name < s.Registry.Witnesses[j].Name })
+	for _, e := range v.entries {
+		s.Sides = append(s.Sides, Side{
+			Side: e.sideName(), Member: e.owner.String(), RegistryHeight: e.record.RegistryHeight,
+			Log: e.evidence.origin, Index: e.proof.index, AnchorHeight: e.anchorHeight,
+			Started: nano(e.record.StartedUnixNano), Finished: nano(e.record.FinishedUnixNano),
+		})
+	}
+	return s
+}
+
+func outcomeName(o evidencepb.Outcome) string {
+	switch o {
+	case evidencepb.Outcome_OUTCOME_ANSWERED:
+		return "answered"
+	case evidencepb.Outcome_OUTCOME_REFUSED:
+		return "refused"
+	}
+	return "failed"
+}
+
+func body(b *evidencepb.Body) *Body {
+	return &Body{Size: b.GetSize(), SHA256: hex.EncodeToString(b.GetSha256())}
+}
+
+func nano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+// clockTolerance is how far clocks may differ before the report says so. It
+// decides nothing: a receipt with a wrong clock is still valid.
+const clockTolerance = 10 * time.Minute
+
+// cautions lists what is true of a valid receipt and may still matter to a judge.
+func (v *verification) cautions() []string {
+	var out []string
+	if len(v.entries) == 1 {
+		out = append(out, "The receipt holds the record of the "+v.entries[0].sideName()+" only.")
+	}
+	for _, e := range v.entries {
+		if e.request == nil {
+			out = append(out, "The "+e.sideName()+"'s record holds no sealed request: who asked is that body's own statement.")
+		}
+		if e.response == nil {
+			out = append(out, "The "+e.sideName()+"'s record holds no sealed answer: the outcome is that body's own statement.")
+		}
+		for _, k := range []*keyFact{e.requestKey, e.responseKey, e.logKey} {
+			if k != nil && k.record.Reason == registrypb.RevocationReason_REVOCATION_REASON_COMPROMISED {
+				out = append(out, fmt.Sprintf("Key %s of %s was later revoked as compromised, at height %d; this record was anchored at height %d.",
+					k.ID, k.record.Member, k.record.RevokeHeight, e.anchorHeight))
+			}
+		}
+		for _, b := range []*sealBase{e.request, e.response} {
+			if b != nil && created(b).After(v.blockTime.Add(clockTolerance)) {
+				out = append(out, "A seal is dated after the block that proves it existed: that body's clock was wrong.")
+			}
+		}
+	}
+	return out
+}
