@@ -78,6 +78,31 @@ func NewComponent(name string, params ...Param) (Component, error) {
 	return c, nil
 }
 
+// FieldComponent makes the component of a whole field from the name under
+// which a http.Header holds it, which must be in canonical form.
+func FieldComponent(name string) (Component, error) {
+	id := make([]byte, 0, 66)
+	id = append(id, '"')
+	upper := true
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch {
+		case !tokenByte(c), 'a' <= c && c <= 'z' && upper, 'A' <= c && c <= 'Z' && !upper:
+			return Component{}, fmt.Errorf("field %q: the rule is a valid name in canonical form", name)
+		case 'A' <= c && c <= 'Z':
+			id = append(id, c+'a'-'A')
+		default:
+			id = append(id, c)
+		}
+		upper = c == '-'
+	}
+	s := string(append(id, '"'))
+	if len(s) == 2 {
+		return Component{}, errors.New("a field has no name")
+	}
+	return Component{id: s, name: s[1 : len(s)-1]}, nil
+}
+
 // String returns the serialised identifier, e.g. "signature";req;key="civibus".
 func (c Component) String() string { return c.id }
 

@@ -1,0 +1,191 @@
+package seal
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/seal/httpsig"
+)
+
+// SealRequest seals r with a whole body: it sets r's fields, Body, GetBody and
+// ContentLength. Fields of the connection and old signatures are removed.
+func SealRequest(ctx context.Context, signer civibus.Signer, r *http.Request, body []byte, now time.Time) (*Seal, error) {
+	// 1. The body and its digest.
+	prepare(r)
+	digest := sha256.Sum256(body)
+	r.Header[fieldDigest] = []string{httpsig.FormatDigest(httpsig.SHA256, digest[:])}
+	r.ContentLength = int64(len(body))
+	r.Body, r.GetBody = http.NoBody, func() (io.ReadCloser, error) { return http.NoBody, nil }
+	if len(body) > 0 {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	}
+	// 2. What is covered, and the signature over it.
+	m := httpsig.FromRequest(r)
+	list, err := covered(requestList(), r.Header)
+	if err != nil {
+		return nil, fault(civibus.ConsumerGateway, civibus.FaultBadRequest, err, "the request cannot be sealed: %v", err)
+	}
+	s := stamp{label: Label, created: now, nonce: newNonce()}
+	signed, err := s.sign(ctx, signer, m, list)
+	if err != nil {
+		return nil, fault(civibus.ConsumerGateway, civibus.FaultInternal, err, "the request could not be sealed")
+	}
+	// 3. The fields, and what the answer will be bound to.
+	signed.set(r.Header)
+	b := &RequestSeal{method: m.Method, path: m.Path, query: m.Query}
+	b.done.Store(&requestEnd{r.Header[fieldDigest][0], signed.seal.Signature})
+	signed.seal.Digest, signed.seal.Size, signed.seal.binding = digest, int64(len(body)), b
+	return signed.seal, nil
+}
+
+// SealResponse seals a response with a whole body: it sets fields of h. The
+// caller then writes status and body. An answer to HEAD, a 204 or a 304 has no
+// body; the length that HEAD or 304 speak of is sealed too.
+func SealResponse(ctx context.Context, signer civibus.Signer, h http.Header, status int, req *RequestSeal, body []byte, now time.Time) (*Seal, error) {
+	// 1. May there be such an answer now?
+	b := req.binding()
+	if err := mayAnswer(civibus.ProviderGateway, b, status); err != nil {
+		return nil, err
+	}
+	// 2. The body, its length and its digest.
+	stripHop(h)
+	delete(h, civibus.HeaderBodyLength)
+	if bodiless(req.method, status) {
+		if len(body) > 0 {
+			return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, nil, "an answer to %s with status %d has no body", req.method, status)
+		}
+		if n := h.Get(fieldLength); n != "" && status != http.StatusNoContent {
+			h[civibus.HeaderBodyLength] = []string{n}
+		}
+		if req.method != http.MethodHead || status == http.StatusNoContent {
+			delete(h, fieldLength)
+		}
+		if status == http.StatusNotModified {
+			delete(h, "Content-Type") // net/http does not send it
+		}
+	} else {
+		h[fieldLength] = []string{strconv.Itoa(len(body))}
+	}
+	digest := sha256.Sum256(body)
+	h[fieldDigest] = []string{httpsig.FormatDigest(httpsig.SHA256, digest[:])}
+	// 3. What is covered, and the signature over it.
+	m := &httpsig.Message{Status: status, Header: h, Length: -1, Request: req.message()}
+	list, err := responseList(h, false, b)
+	if err != nil {
+		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, err, "the response cannot be sealed: %v", err)
+	}
+	s := stamp{label: Label, created: now}
+	signed, err := s.sign(ctx, signer, m, list)
+	if err != nil {
+		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, err, "the response could not be sealed")
+	}
+	signed.set(h)
+	signed.seal.Digest, signed.seal.Size = digest, int64(len(body))
+	return signed.seal, nil
+}
+
+// bodiless reports whether a response never has a body.
+func bodiless(method string, status int) bool {
+	return method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified || status < 200
+}
+
+// prepare clears what an earlier hop left in r.
+func prepare(r *http.Request) {
+	if r.Header == nil {
+		r.Header = http.Header{}
+	}
+	stripHop(r.Header)
+	delete(r.Header, civibus.HeaderBodyLength)
+	delete(r.Header, fieldLength)
+	r.Trailer, r.TransferEncoding = nil, nil
+	// net/http sends one User-Agent line, and its own for none or an empty one.
+	if ua := r.Header["User-Agent"]; len(ua) > 1 {
+		r.Header["User-Agent"] = []string{strings.Join(ua, ", ")}
+	}
+	if r.Header.Get("User-Agent") == "" {
+		delete(r.Header, "User-Agent")
+	}
+}
+
+func requestList() []httpsig.Component {
+	return append(make([]httpsig.Component, 0, 24), requestParts...)
+}
+
+// responseList is the component list of a response's seal.
+func responseList(h http.Header, trailer bool, b boundTo) ([]httpsig.Component, error) {
+	list, err := covered(append(make([]httpsig.Component, 0, 24), statusPart...), h)
+	if err != nil {
+		return nil, err
+	}
+	if trailer {
+		list = append(list, digestTail...)
+	}
+	return append(list, boundParts[b]...), nil
+}
+
+// stamp is what a seal says of itself.
+type stamp struct {
+	label   string
+	created time.Time
+	nonce   string // requests only
+}
+
+// sealed is a signature with the fields that carry it.
+type sealed struct {
+	input, signature string
+	seal             *Seal
+}
+
+func (s *sealed) set(h http.Header) {
+	h[fieldInput] = []string{s.input}
+	h[fieldSignature] = []string{s.signature}
+}
+
+// sign signs m over list.
+func (s stamp) sign(ctx context.Context, signer civibus.Signer, m *httpsig.Message, list []httpsig.Component) (*sealed, error) {
+	key := signer.Key()
+	p := httpsig.Params{
+		Present: httpsig.HasCreated | httpsig.HasKeyID | httpsig.HasAlg | httpsig.HasTag,
+		Created: s.created.Unix(), KeyID: key.ID.String(), Alg: string(key.Algorithm), Tag: s.label,
+	}
+	if s.nonce != "" {
+		p.Present |= httpsig.HasNonce
+		p.Nonce = s.nonce
+	}
+	in, err := httpsig.NewInput(s.label, list, p)
+	if err != nil {
+		return nil, err
+	}
+	field := in.Field()
+	if len(field) > MaxInput {
+		return nil, fmt.Errorf("its Signature-Input would have %d bytes, the rule is at most %d", len(field), MaxInput)
+	}
+	base, err := httpsig.AppendBase(make([]byte, 0, 2048), m, in)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := signer.Sign(ctx, base)
+	if err != nil {
+		return nil, fmt.Errorf("sign with key %s: %w", key.ID, err)
+	}
+	return &sealed{input: field, signature: httpsig.FormatSignature(s.label, sig), seal: &Seal{
+		Base: base, Signature: sig, KeyID: key.ID, Created: time.Unix(p.Created, 0), Nonce: s.nonce,
+	}}, nil
+}
+
+func newNonce() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
+	return base64.StdEncoding.EncodeToString(b[:])
+}
