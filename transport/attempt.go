@@ -33,18 +33,19 @@ func (c *Client) attempt(ctx context.Context, g *gateway, req *http.Request, bod
 	// 3. Send, and wait for the head of the answer.
 	resp, err := pool.http.RoundTrip(out)
 	if err == nil {
-		offered.keep()
-		peer, err := c.checkAnswer(pool, resp)
-		if err == nil {
+		offered.keep(resp.Header.Get(refusedHeader) == "")
+		peer, failed := c.checkAnswer(pool, resp)
+		if failed == nil {
 			c.metrics.attempts.WithLabelValues("ok").Inc()
 			resp.Body = c.responseBody(resp.Body, cancel, pool.release)
 			return resp, peer, nil
 		}
+		failed.reused = carrier.reused.Load()
 		_ = resp.Body.Close()
 		cancel(nil)
 		pool.retire()
 		pool.release()
-		return nil, Peer{}, &failure{fault: err, sent: true, final: true}
+		return nil, Peer{}, failed
 	}
 	cancel(nil)
 	pool.release()
@@ -107,23 +108,23 @@ func (emptyBody) Close() error                     { return nil }
 func (emptyBody) WriteTo(io.Writer) (int64, error) { return 0, nil }
 
 // checkAnswer makes sure that a gateway handler gave the answer, and says whose.
-func (c *Client) checkAnswer(pool *pool, resp *http.Response) (Peer, *civibus.Fault) {
-	if resp.TLS == nil {
-		return Peer{}, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultPeer, "the provider's gateway answered without TLS")
-	}
+// A refusal by the other side's guard came before any handler saw the request,
+// so it counts as not sent: with a key that has changed in the meantime, or at
+// another gateway, the request may pass.
+func (c *Client) checkAnswer(pool *pool, resp *http.Response) (Peer, *failure) {
 	key, err := leafKey(*resp.TLS)
 	if err != nil {
-		return Peer{}, peerFault(err)
+		return Peer{}, &failure{fault: peerFault(err), sent: true, final: true}
 	}
-	if reason := resp.Header.Get(refusedHeader); reason != "" {
-		fault := civibus.Faultf(civibus.ConsumerGateway, civibus.FaultPeer, "the provider's gateway does not accept this body's transport key")
-		if reason == refusedBusy {
-			fault = civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the provider's gateway takes no more connections from this body")
-		}
-		return Peer{}, fault
+	switch resp.Header.Get(refusedHeader) {
+	case "":
+	case refusedBusy:
+		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the provider's gateway takes no more connections from this body")}
+	default:
+		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultPeer, "the provider's gateway does not accept this body's transport key")}
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return Peer{}, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the provider's gateway tried to change the protocol")
+		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the provider's gateway tried to change the protocol"), sent: true, final: true}
 	}
 	return Peer{Member: pool.of.member, Key: key}, nil
 }

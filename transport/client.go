@@ -335,16 +335,19 @@ func (o *offeredBody) Close() error {
 	o.of.mu.Lock()
 	defer o.of.mu.Unlock()
 	o.ended = true
-	if o.kept || o.of.read {
+	if o.kept {
 		o.of.close()
 	}
 	return nil
 }
 
-// keep says that this attempt is the one that counts.
-func (o *offeredBody) keep() {
+// keep says that this attempt is the one that counts, if it is.
+func (o *offeredBody) keep(counts bool) {
 	o.of.mu.Lock()
 	defer o.of.mu.Unlock()
+	if !counts {
+		return
+	}
 	o.kept = true
 	if o.ended {
 		o.of.close()

@@ -1,0 +1,550 @@
+package transport_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/transport"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+func TestUnknownMembersAndServerCodes(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	client := consumer.client()
+	_, _, err := get(t, client, thirdID, "")
+	wantCode(t, err, civibus.FaultUnknownMember)
+	_, _, err = get(t, client, providerID, "") // registered, no address
+	wantCode(t, err, civibus.FaultUnknownMember)
+	_, first := provider.start(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201) })
+	_, second := provider.start(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(202) })
+	n.addresses(providerID, first, second)
+	_, _, err = get(t, client, providerID, "other")
+	wantCode(t, err, civibus.FaultServerID)
+	for code, want := range map[string]int{"gw0": 201, "gw1": 202} {
+		if status, _, err := get(t, client, providerID, code); err != nil || status != want {
+			t.Errorf("server code %s: status %d, error %v, want %d", code, status, err, want)
+		}
+	}
+}
+
+// refusedAddress is a loopback address where nothing listens.
+func refusedAddress(t *testing.T) string {
+	t.Helper()
+	l := listen(t)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestDeadAddressesAreSkipped(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	_, address := provider.start(ok)
+	halfOpen := rawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) // never answers
+	n.addresses(providerID, refusedAddress(t), "no-such-host.invalid:443", halfOpen, address)
+	var dialed lockedBuffer
+	now := atomic.Pointer[time.Time]{}
+	now.Store(&epoch)
+	client := consumer.client(func(c *transport.ClientConfig) {
+		c.DialTimeout = 300 * time.Millisecond
+		c.Clock = func() time.Time { return *now.Load() }
+		c.Dial = func(ctx context.Context, network, to string) (net.Conn, error) {
+			fmt.Fprintln(&dialed, to)
+			if strings.HasPrefix(to, "no-such-host") {
+				return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: to, IsNotFound: true}}
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, to)
+		}
+	})
+	for i := range 3 {
+		body := strings.NewReader("payload")
+		resp, _, err := client.Do(t.Context(), providerID, "", request(t, "POST", "/", body), nil)
+		if err != nil {
+			t.Fatalf("call %d: %v", i, err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+	if got := strings.Count(dialed.String(), "\n"); got != 4 {
+		t.Errorf("%d dials, want 4: the dead ones are tried once and the good one is kept\n%s", got, dialed.String())
+	}
+	// All dead: each is tried, back-off or not, and the fault says the gravest reason.
+	n.addresses(providerID, refusedAddress(t), "no-such-host.invalid:443")
+	for range 2 {
+		_, _, err := get(t, client, providerID, "")
+		wantCode(t, err, civibus.FaultNetwork)
+	}
+	n.addresses(providerID, "no-such-host.invalid:443")
+	_, _, err := get(t, client, providerID, "")
+	wantCode(t, err, civibus.FaultUnknownHost)
+	n.addresses(providerID, halfOpen)
+	_, _, err = get(t, client, providerID, "")
+	wantCode(t, err, civibus.FaultTimeout)
+}
+
+// TestNoRepetitionByItself: a connection that breaks after the request was read
+// must not make the client send the same sealed request twice.
+func TestNoRepetitionByItself(t *testing.T) {
+	for _, method := range []string{"GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE"} {
+		for _, withAgain := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s again=%v", method, withAgain), func(t *testing.T) { testRepetition(t, method, withAgain) })
+		}
+	}
+}
+
+func testRepetition(t *testing.T, method string, withAgain bool) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	var served atomic.Int32
+	provider.serve(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		if served.Add(1) == 2 { // the second request, on a kept connection
+			panic(http.ErrAbortHandler)
+		}
+	})
+	client := consumer.client()
+	fresh := func() *http.Request {
+		var body io.Reader
+		if method == "PUT" || method == "POST" {
+			body = strings.NewReader("x")
+		}
+		req := request(t, method, "/", body)
+		req.Header.Set("Idempotency-Key", "1")
+		return req
+	}
+	remade := 0
+	var again func(context.Context) (*http.Request, error)
+	if withAgain {
+		again = func(context.Context) (*http.Request, error) {
+			remade++
+			return fresh(), nil
+		}
+	}
+	do := func() error {
+		resp, _, err := client.Do(t.Context(), providerID, "", fresh(), again)
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+		return err
+	}
+	if err := do(); err != nil {
+		t.Fatal(err)
+	}
+	err := do()
+	if withAgain && method != "POST" {
+		if err != nil || remade != 1 || served.Load() != 3 {
+			t.Errorf("error %v, made again %d times, %d requests seen; want none, 1, 3", err, remade, served.Load())
+		}
+		return
+	}
+	wantCode(t, err, civibus.FaultNetwork)
+	if served.Load() != 2 || remade != 0 {
+		t.Errorf("%d requests seen, made again %d times; want 2 and 0", served.Load(), remade)
+	}
+}
+
+// TestRequestOnTheWire: raw target, no body fields where there is no body, no
+// fields of our own making.
+func TestRequestOnTheWire(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	certificate, err := provider.certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan []string, 1)
+	address := rawServer(t, func(c net.Conn) {
+		s := tls.Server(c, &tls.Config{Certificates: []tls.Certificate{*certificate}})
+		r := bufio.NewReader(s)
+		var head []string
+		for {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			if line == "\r\n" {
+				break
+			}
+			head = append(head, strings.TrimSpace(line))
+		}
+		_, _ = io.WriteString(s, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+		lines <- head
+	})
+	n.addresses(providerID, address)
+	client := consumer.client()
+	for _, c := range []struct{ method, target, length string }{
+		{"GET", "/r1/DEMO/GOV/s%2Fub/a|b/%c3%b6;x/path%3B/?a=1&a=2&b=%20+", ""},
+		{"HEAD", "/r1//double/", ""},
+		{"DELETE", "/r1/x", ""},
+		{"POST", "/r1/x", "Content-Length: 0"},
+		{"OPTIONS", "/r1/x", ""},
+	} {
+		path, query, _ := strings.Cut(c.target, "?")
+		req := &http.Request{Method: c.method, URL: &url.URL{Opaque: path, RawQuery: query}, Header: http.Header{"X-Road-Client": {"a"}, "User-Agent": {""}, "Expect": {"100-continue"}}}
+		resp, _, err := client.Do(t.Context(), providerID, "", req, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		want := []string{c.method + " " + c.target + " HTTP/1.1", "Host: " + address}
+		if c.length != "" {
+			want = append(want, c.length)
+		}
+		want = append(want, "X-Road-Client: a")
+		if got := <-lines; strings.Join(got, "\n") != strings.Join(want, "\n") {
+			t.Errorf("on the wire:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+}
+
+func TestBrokenAndSlowAnswers(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	release := make(chan struct{})
+	provider.serve(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/cut":
+			w.Header().Set("Content-Length", "1000")
+			_, _ = io.WriteString(w, "some")
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		case "/stall":
+			_, _ = io.WriteString(w, "some")
+			_ = http.NewResponseController(w).Flush()
+			<-release
+		case "/silent":
+			<-release
+		case "/head":
+			w.Header().Set("X-Big", strings.Repeat("a", 128<<10))
+		case "/switch":
+			w.WriteHeader(http.StatusSwitchingProtocols)
+		}
+	})
+	defer close(release)
+	client := consumer.client(func(c *transport.ClientConfig) {
+		c.AnswerTimeout, c.StallTimeout = 200*time.Millisecond, 200*time.Millisecond
+	})
+	for path, want := range map[string]civibus.FaultCode{
+		"/cut": civibus.FaultIO, "/stall": civibus.FaultTimeout, "/silent": civibus.FaultTimeout,
+		"/head": civibus.FaultNetwork, "/switch": civibus.FaultNetwork,
+	} {
+		resp, _, err := client.Do(t.Context(), providerID, "", request(t, "GET", path, nil), nil)
+		if err == nil {
+			_, err = io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+		}
+		t.Log(path)
+		wantCode(t, err, want)
+	}
+}
+
+func TestCallerThatGoesAway(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	arrived := make(chan struct{}, 2)
+	provider.serve(func(_ http.ResponseWriter, r *http.Request) {
+		arrived <- struct{}{}
+		<-r.Context().Done() // the provider's handler is told
+	})
+	client := consumer.client()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-arrived; cancel() }()
+	_, _, err := client.Do(ctx, providerID, "", request(t, "GET", "/", nil), nil)
+	wantCode(t, err, civibus.FaultIO)
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, _, err = client.Do(ctx, providerID, "", request(t, "GET", "/", nil), nil)
+	wantCode(t, err, civibus.FaultTimeout)
+}
+
+// failingBody breaks after some bytes.
+type failingBody struct {
+	left   int
+	closed atomic.Bool
+}
+
+func (b *failingBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errors.New("the consumer's system broke off")
+	}
+	n := min(len(p), b.left)
+	b.left -= n
+	return n, nil
+}
+
+func (b *failingBody) Close() error { b.closed.Store(true); return nil }
+
+func TestRequestBodyThatBreaksIsNotComplete(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	complete := make(chan bool, 1)
+	provider.serve(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		complete <- err == nil
+	})
+	body := &failingBody{left: 100_000}
+	req := request(t, "POST", "/", body)
+	req.ContentLength = -1
+	_, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	wantCode(t, err, civibus.FaultIO)
+	if <-complete {
+		t.Error("the provider took the broken body for a complete one")
+	}
+	if !body.closed.Load() {
+		t.Error("the body was not closed")
+	}
+}
+
+func TestBodyIsClosedWhenNothingIsSent(t *testing.T) {
+	n := newNetwork(t)
+	consumer := n.body(consumerID)
+	n.body(providerID)
+	client := consumer.client()
+	for _, addresses := range [][]string{nil, {refusedAddress(t), refusedAddress(t)}} {
+		n.addresses(providerID, addresses...)
+		body := &failingBody{left: 10}
+		if _, _, err := client.Do(t.Context(), providerID, "", request(t, "POST", "/", body), nil); err == nil {
+			t.Fatal("the call succeeded")
+		}
+		if !body.closed.Load() || body.left != 10 {
+			t.Errorf("closed %v, %d bytes left; want closed and unread", body.closed.Load(), body.left)
+		}
+	}
+}
+
+// TestStreamsWithTrailers sends 256 MiB each way at once through both ends with
+// little memory, and trailers that are known only at the end.
+func TestStreamsWithTrailers(t *testing.T) {
+	const size = 256 << 20
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	provider.serve(func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Trailer", "Content-Digest")
+		h := sha256.New()
+		if _, err := io.Copy(w, io.TeeReader(r.Body, h)); err != nil {
+			t.Error(err)
+		}
+		if got, want := r.Trailer.Get("Content-Digest"), hex.EncodeToString(h.Sum(nil)); got != want {
+			t.Errorf("request trailer %q, want %q", got, want)
+		}
+		w.Header().Set("Content-Digest", "answer-"+r.Trailer.Get("Content-Digest"))
+	})
+	req := request(t, "POST", "/", nil)
+	h := sha256.New()
+	req.Trailer = http.Header{"Content-Digest": nil}
+	req.ContentLength = -1
+	block := make([]byte, 64<<10)
+	_, _ = rand.Read(block)
+	source := io.TeeReader(io.LimitReader(&repeat{block: block}, size), h)
+	req.Body = &trailing{Reader: source, atEnd: func() { req.Trailer.Set("Content-Digest", hex.EncodeToString(h.Sum(nil))) }}
+
+	var peak atomic.Uint64
+	resp, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	back := sha256.New()
+	total := int64(0)
+	for {
+		m, err := io.CopyN(back, resp.Body, 16<<20)
+		total += m
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		peak.Store(max(peak.Load(), stats.HeapInuse))
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := hex.EncodeToString(h.Sum(nil))
+	if total != size || hex.EncodeToString(back.Sum(nil)) != want {
+		t.Errorf("%d bytes came back, want %d, the same", total, size)
+	}
+	if got := resp.Trailer.Get("Content-Digest"); got != "answer-"+want {
+		t.Errorf("response trailer %q, want %q", got, "answer-"+want)
+	}
+	if peak.Load() > 32<<20 {
+		t.Errorf("the heap grew to %d MiB for both sides together", peak.Load()>>20)
+	}
+	t.Logf("heap at most %.1f MiB", float64(peak.Load())/(1<<20))
+}
+
+type repeat struct{ block []byte }
+
+func (r *repeat) Read(p []byte) (int, error) { return copy(p, r.block), nil }
+
+type trailing struct {
+	io.Reader
+	atEnd func()
+}
+
+func (r *trailing) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err == io.EOF {
+		r.atEnd()
+	}
+	return n, err
+}
+
+func (r *trailing) Close() error { return nil }
+
+func TestRequestBodyThatStalls(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	read := make(chan error, 1)
+	provider.serve(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		read <- err
+	}, func(c *transport.ServerConfig) { c.StallTimeout = 100 * time.Millisecond })
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	req := request(t, "POST", "/", reader)
+	req.ContentLength = -1
+	var group sync.WaitGroup
+	group.Go(func() {
+		_, _ = writer.Write([]byte("some"))
+	})
+	resp, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	_ = reader.Close()
+	group.Wait()
+	var netErr net.Error
+	if err := <-read; !errors.As(err, &netErr) || !netErr.Timeout() {
+		t.Errorf("reading the stalled body gave %v, want a timeout", err)
+	}
+}
+
+func TestConnectionLimits(t *testing.T) {
+	n := newNetwork(t)
+	consumer, third, provider := n.body(consumerID), n.body(thirdID), n.body(providerID)
+	release := make(chan struct{})
+	arrived := make(chan struct{}, 4)
+	registry := prometheus.NewRegistry()
+	provider.serve(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-release
+	}, func(c *transport.ServerConfig) { c.MaxConnsPerPeer = 2; c.Metrics = registry })
+	client := consumer.client()
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			if _, _, err := get(t, client, providerID, ""); err != nil {
+				t.Error(err)
+			}
+		})
+		<-arrived
+	}
+	_, _, err := get(t, client, providerID, "") // a third connection of the same body
+	fault := wantCode(t, err, civibus.FaultNetwork)
+	if !strings.Contains(fault.Message, "no more connections") {
+		t.Errorf("message %q", fault.Message)
+	}
+	group.Go(func() { // another body is not concerned
+		if _, _, err := get(t, third.client(), providerID, ""); err != nil {
+			t.Error(err)
+		}
+	})
+	<-arrived
+	close(release)
+	group.Wait()
+	want := strings.NewReader(`
+# HELP civibus_transport_server_refused_total Connections and requests refused, by reason (handshake, peer_not_trusted, busy).
+# TYPE civibus_transport_server_refused_total counter
+civibus_transport_server_refused_total{reason="busy"} 1
+`)
+	if err := testutil.GatherAndCompare(registry, want, "civibus_transport_server_refused_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdownLetsRequestsEnd(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	server := provider.serve(func(w http.ResponseWriter, _ *http.Request) {
+		close(arrived)
+		<-release
+		_, _ = io.WriteString(w, "done")
+	})
+	result := make(chan error, 1)
+	client := consumer.client()
+	go func() {
+		_, _, err := get(t, client, providerID, "")
+		result <- err
+	}()
+	<-arrived
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Shutdown(context.Background()) }()
+	waitFor(t, func() bool { // new connections are refused
+		m, _ := n.View().Member(providerID)
+		c, err := net.Dial("tcp", m.Gateways[0].Address)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	close(release)
+	if err := <-result; err != nil {
+		t.Errorf("the request under way failed: %v", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetricsAndConfigErrors(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	provider.serve(ok)
+	registry := prometheus.NewPedanticRegistry()
+	client := consumer.client(func(c *transport.ClientConfig) { c.Metrics = registry })
+	if _, _, err := get(t, client, providerID, ""); err != nil {
+		t.Fatal(err)
+	}
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("%v %v", problems, err)
+	}
+	if got, err := testutil.GatherAndCount(registry); err != nil || got != 3 {
+		t.Errorf("%d series, error %v", got, err)
+	}
+	if _, err := transport.NewClient(transport.ClientConfig{}); err == nil {
+		t.Error("an empty client configuration was accepted")
+	}
+	if _, err := transport.NewServer(transport.ServerConfig{}); err == nil {
+		t.Error("an empty server configuration was accepted")
+	}
+	client.Close()
+	_, _, err := get(t, client, providerID, "")
+	wantCode(t, err, civibus.FaultNetwork)
+	if !bytes.Contains([]byte(err.Error()), []byte("stopping")) {
+		t.Error(err)
+	}
+}
