@@ -223,10 +223,11 @@ func (s *sealBase) rightParams(seal *evidencepb.Seal, key *keyFact, tags ...stri
 	return fmt.Errorf("tag %q, the rule is %s", clip(s.texts["tag"]), strings.Join(tags, " or "))
 }
 
-// sealedDigest checks every content-digest against the recorded body.
-func sealedDigest(values []string, body *evidencepb.Body) error {
+// sealedDigest returns the digest that a seal covers and checks it against the
+// recorded body, if the record claims a digest.
+func sealedDigest(values []string, body *evidencepb.Body) ([]byte, error) {
+	var digest []byte
 	for _, v := range values {
-		var digest []byte
 		found := 0
 		for member := range strings.SplitSeq(v, ",") {
 			text, ok := strings.CutPrefix(strings.Trim(member, " "), "sha-256=:")
@@ -235,13 +236,16 @@ func sealedDigest(values []string, body *evidencepb.Body) error {
 			}
 			found++
 			text, ok = strings.CutSuffix(text, ":")
-			if digest, _ = decodeBase64(text); !ok || encodeBase64(digest) != text {
-				return errors.New("content-digest is malformed")
+			if digest, _ = decodeBase64(text); !ok || encodeBase64(digest) != text || len(digest) != 32 {
+				return nil, errors.New("content-digest is malformed")
 			}
 		}
-		if found != 1 || len(digest) != 32 || !bytes.Equal(digest, body.GetSha256()) {
-			return fmt.Errorf("the seal covers %s, the record holds %x", clip(v), body.GetSha256())
+		if found != 1 {
+			return nil, fmt.Errorf("content-digest has %d sha-256 digests, the rule is one", found)
+		}
+		if want := body.GetSha256(); len(want) != 0 && !bytes.Equal(digest, want) {
+			return nil, fmt.Errorf("the seal covers %x, the record holds %x", digest, want)
 		}
 	}
-	return nil
+	return digest, nil
 }

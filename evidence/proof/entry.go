@@ -33,7 +33,8 @@ type entry struct {
 	response *sealBase         // 8.12
 	right    *registrypb.Right // 8.13
 
-	requestKey, responseKey *keyFact
+	requestKey, responseKey       *keyFact
+	requestDigest, responseDigest []byte // as sealed; nil of a head seal
 }
 
 func (e *entry) run() bool {
@@ -112,10 +113,10 @@ func (e *entry) validRecord() (err error) {
 		return fmt.Errorf("right %q, the rule is 32 hex digits", clip(r.RightId))
 	case r.ExchangeId == "":
 		return fmt.Errorf("it names no exchange")
-	case hasRequest && (r.RequestBody == nil || len(r.Request.KeyId) != 32):
-		return fmt.Errorf("the request lacks its body's description or its key id")
-	case hasResponse && (r.ResponseBody == nil || len(r.Response.KeyId) != 32):
-		return fmt.Errorf("the response lacks its body's description or its key id")
+	case hasRequest && len(r.Request.KeyId) != 32, hasResponse && len(r.Response.KeyId) != 32:
+		return fmt.Errorf("a seal's key id has not 32 bytes")
+	case !validDigest(r.RequestBody) || !validDigest(r.ResponseBody):
+		return fmt.Errorf("a body's digest has not 32 bytes")
 	case hasResponse && (r.Status < 100 || r.Status > 599), !hasResponse && r.Status != 0:
 		return fmt.Errorf("status %d does not go with the response", r.Status)
 	case e.answered() && (!hasRequest || !hasResponse || r.Fault != ""):
@@ -127,6 +128,8 @@ func (e *entry) validRecord() (err error) {
 	}
 	return nil
 }
+
+func validDigest(b *evidencepb.Body) bool { n := len(b.GetSha256()); return n == 0 || n == 32 }
 
 func validFault(s string) bool { return s != "" && len(s) <= 64 && onlyOf(s, "_") }
 

@@ -48,8 +48,8 @@ type Summary struct {
 
 // Body describes a sealed body. The body itself is not part of a receipt.
 type Body struct {
-	Size   uint64 `json:"size"`
-	SHA256 string `json:"sha256"` // hex
+	Size   *uint64 `json:"size,omitempty"` // as recorded, if it was
+	SHA256 string  `json:"sha256"`         // hex, as sealed
 }
 
 // Registry describes the registry checkpoint that the witnesses cosigned.

@@ -101,10 +101,11 @@ func (e *entry) checkRequestBase(base *sealBase) *Error {
 		return fail(RequestIDMismatch, "the seal's x-road-id or x-road-request-id is not the record's")
 	}
 	if !head {
-		if err := sealedDigest(digests, r.RequestBody); err != nil {
+		var err error
+		if e.requestDigest, err = sealedDigest(digests, r.RequestBody); err != nil {
 			return fail(RequestDigestMismatch, "%v", err)
 		}
-		if !agrees(base, "civibus-body-length", r.RequestBody.Size) {
+		if r.RequestBody != nil && !agrees(base, "civibus-body-length", r.RequestBody.Size) {
 			return fail(RequestDigestMismatch, "the sealed length is not the recorded one")
 		}
 	}
@@ -158,29 +159,50 @@ func (e *entry) checkResponse() (string, *Error) {
 	if err != nil {
 		return "", err
 	}
-	if err := base.rightParams(r.Response, key, sealTag); err != nil {
+	tags := []string{sealTag}
+	if r.Outcome == evidencepb.Outcome_OUTCOME_FAILED {
+		tags = append(tags, headTag)
+	}
+	if err := base.rightParams(r.Response, key, tags...); err != nil {
 		return "", fail(ResponseParamsMismatch, "%v", err)
 	}
 	if err := e.checkBinding(base); err != nil {
 		return "", err
 	}
-	if status, _ := base.plain("@status"); len(status) != 3 || status != strconv.FormatUint(uint64(r.Status), 10) {
-		return "", fail(ResponseStatusMismatch, "the seal is of status %q, the record of %d", clip(status), r.Status)
-	}
-	if err := sealedDigest(base.either(component{name: "content-digest"}), r.ResponseBody); err != nil {
-		return "", fail(ResponseDigestMismatch, "%v", err)
-	}
-	if !agrees(base, "civibus-body-length", r.ResponseBody.Size) {
-		return "", fail(ResponseDigestMismatch, "the sealed length is not the recorded one")
-	}
-	if !e.consumer() && !agrees(base, "civibus-height", r.RegistryHeight) {
-		return "", fail(ResponseHeightMismatch, "the sealed decision height is not the recorded %d", r.RegistryHeight)
-	}
-	if fault, ok := base.plain("civibus-fault"); fault != r.Fault || ok == e.answered() {
-		return "", fail(FaultMismatch, "the seal says fault %q, the record %q", clip(fault), r.Fault)
+	if err := e.checkAnswer(base); err != nil {
+		return "", err
 	}
 	e.response, e.responseKey = base, key
 	return fmt.Sprintf("%s sealed status %d at %s", e.service.MemberID, r.Status, created(base).Format(time.RFC3339)), nil
+}
+
+// checkAnswer checks that what was sealed is what was recorded.
+func (e *entry) checkAnswer(base *sealBase) *Error {
+	r := e.record
+	if status, _ := base.plain("@status"); len(status) != 3 || status != strconv.FormatUint(uint64(r.Status), 10) {
+		return fail(ResponseStatusMismatch, "the seal is of status %q, the record of %d", clip(status), r.Status)
+	}
+	head := base.texts["tag"] == headTag
+	if !head {
+		var err error
+		if e.responseDigest, err = sealedDigest(base.either(component{name: "content-digest"}), r.ResponseBody); err != nil {
+			return fail(ResponseDigestMismatch, "%v", err)
+		}
+		// The answer to HEAD, and a 304, speak of the length of a body that is not sent.
+		unsent := base.values[component{name: "@method", req: true}] == "HEAD" || r.Status == 304
+		if r.ResponseBody != nil && !unsent && !agrees(base, "civibus-body-length", r.ResponseBody.Size) {
+			return fail(ResponseDigestMismatch, "the sealed length is not the recorded one")
+		}
+	}
+	if !e.consumer() && !agrees(base, "civibus-height", r.RegistryHeight) {
+		return fail(ResponseHeightMismatch, "the sealed decision height is not the recorded %d", r.RegistryHeight)
+	}
+	fault, sealed := base.plain("civibus-fault")
+	failed := r.Outcome == evidencepb.Outcome_OUTCOME_FAILED && (e.consumer() || head)
+	if sealed && (e.answered() || fault != r.Fault) || !sealed && !e.answered() && !failed {
+		return fail(FaultMismatch, "the seal says fault %q, the record %q", clip(fault), r.Fault)
+	}
+	return nil
 }
 
 // checkBinding checks that the answer is to this request and to no other.
@@ -191,13 +213,20 @@ func (e *entry) checkBinding(base *sealBase) *Error {
 			return fail(ResponseComponentMissing, "the seal does not cover %s", c.name)
 		}
 	}
-	either := []component{{name: "content-digest"}}
-	tag := ""
+	tag, early := "", false
+	var either []component
+	if base.texts["tag"] != headTag {
+		either = append(either, component{name: "content-digest"})
+	}
 	if e.request != nil {
-		if tag = e.request.texts["tag"]; tag != headTag {
+		tag = e.request.texts["tag"]
+		early = tag == sealTag && !e.answered() && e.boundEarly(base)
+		if tag == sealTag && !early {
 			either = append(either, component{name: "content-digest", req: true})
 		}
-		either = append(either, component{name: "signature", req: true, key: tag, kind: true})
+		if !early {
+			either = append(either, component{name: "signature", req: true, key: tag, kind: true})
+		}
 	}
 	for _, c := range either {
 		if len(base.either(c)) == 0 {
@@ -221,14 +250,29 @@ func (e *entry) checkBinding(base *sealBase) *Error {
 		value, of := base.values[c], c
 		of.req = false
 		want, covered := e.request.values[of]
-		if c.name == "signature" && c.kind && c.key == tag && !c.sf && !c.bs {
-			want, covered = signature, true
+		if c.name == "signature" && c.kind && !c.sf && !c.bs {
+			switch {
+			case c.key == tag:
+				want, covered = signature, true
+			case early && c.key == headTag:
+				want, covered = value, true
+			}
 		}
 		if !covered || value != want {
 			return fail(ResponseToAnotherRequest, "the answer is bound to a request with another %s", c.name)
 		}
 	}
 	return nil
+}
+
+// boundEarly reports whether a refusal is bound to the head of a streamed
+// request whose whole seal the record holds: it was made while the body was
+// still on its way. The exchange id, sealed on both sides, binds it then.
+func (e *entry) boundEarly(base *sealBase) bool {
+	head := base.either(component{name: "signature", req: true, key: headTag, kind: true})
+	whole := base.either(component{name: "signature", req: true, key: sealTag, kind: true})
+	_, named := base.plain("x-road-request-id")
+	return len(head) > 0 && len(whole) == 0 && named
 }
 
 // checkRight is step 8.13.
@@ -324,7 +368,7 @@ func (v *verification) checkBothSides() (string, *Error) {
 		return "", fail(SidesDisagree, "the sides recorded another outcome")
 	case !sameSeal(a.Request, b.Request) || !sameSeal(a.Response, b.Response):
 		return "", fail(SidesDisagree, "the sides recorded other seals")
-	case !sameBody(a.RequestBody, b.RequestBody) || !sameBody(a.ResponseBody, b.ResponseBody):
+	case !sameSize(a.RequestBody, b.RequestBody) || !sameSize(a.ResponseBody, b.ResponseBody):
 		return "", fail(SidesDisagree, "the sides recorded other bodies")
 	}
 	return "both sides recorded the same exchange", nil
@@ -335,6 +379,6 @@ func sameSeal(a, b *evidencepb.Seal) bool {
 		string(a.GetKeyId()) == string(b.GetKeyId())
 }
 
-func sameBody(a, b *evidencepb.Body) bool {
-	return a.GetSize() == b.GetSize() && string(a.GetSha256()) == string(b.GetSha256())
-}
+// sameSize compares bodies that both sides recorded; their digests are compared
+// with the seals.
+func sameSize(a, b *evidencepb.Body) bool { return a == nil || b == nil || a.Size == b.Size }

@@ -25,14 +25,12 @@ func (v *verification) summary() *Summary {
 		s.Path, _ = e.request.plain("@path")
 		s.Requested = created(e.request)
 		s.RequestSealed = true
-		if e.request.texts["tag"] != headTag {
-			s.RequestBody = body(r.RequestBody)
-		}
+		s.RequestBody = body(e.requestDigest, r.RequestBody)
 	}
 	if e.response != nil {
 		s.Answered = created(e.response)
 		s.AnswerSealed = true
-		s.ResponseBody = body(r.ResponseBody)
+		s.ResponseBody = body(e.responseDigest, r.ResponseBody)
 	}
 	if e.right != nil {
 		s.Purpose, s.LegalBasis = e.right.GetTerms().GetPurpose(), e.right.GetTerms().GetLegalBasis()
@@ -63,8 +61,15 @@ func outcomeName(o evidencepb.Outcome) string {
 	return "failed"
 }
 
-func body(b *evidencepb.Body) *Body {
-	return &Body{Size: b.GetSize(), SHA256: hex.EncodeToString(b.GetSha256())}
+func body(digest []byte, b *evidencepb.Body) *Body {
+	if digest == nil {
+		return nil
+	}
+	out := &Body{SHA256: hex.EncodeToString(digest)}
+	if b != nil {
+		out.Size = &b.Size
+	}
+	return out
 }
 
 func nano(n int64) time.Time {
@@ -87,6 +92,11 @@ func (v *verification) cautions() []string {
 	for _, e := range v.entries {
 		if e.request == nil {
 			out = append(out, "The "+e.sideName()+"'s record holds no sealed request: who asked is that body's own statement.")
+		}
+		if e.record.Fault != "" && e.response != nil {
+			if _, sealed := e.response.plain("civibus-fault"); !sealed {
+				out = append(out, "The failure is the "+e.sideName()+"'s own statement: the sealed answer does not speak of it.")
+			}
 		}
 		if e.response == nil {
 			out = append(out, "The "+e.sideName()+"'s record holds no sealed answer: the outcome is that body's own statement.")

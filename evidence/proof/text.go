@@ -95,7 +95,10 @@ func (b *Body) text() string {
 	if b == nil {
 		return ""
 	}
-	return fmt.Sprintf(", body of %d bytes, SHA-256 %s", b.Size, b.SHA256)
+	if b.Size == nil {
+		return ", body with SHA-256 " + b.SHA256
+	}
+	return fmt.Sprintf(", body of %d bytes with SHA-256 %s", *b.Size, b.SHA256)
 }
 
 // printable keeps what came from outside from steering a terminal.
