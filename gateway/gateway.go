@@ -1,18 +1,33 @@
 package gateway
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
+	"sync/atomic"
 
+	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/problem"
 	"github.com/civibus/civibus/policy"
+	"github.com/civibus/civibus/seal"
 )
 
 // Gateway is one body's front door. It is safe for concurrent use and starts no
 // goroutine that outlives a call.
 type Gateway struct {
-	Config
-	errors  *problem.Writer // for client systems
-	limiter *policy.Limiter
+	config   Config
+	problems *problem.Writer // for client systems
+	hop      *problem.Writer // for other bodies' gateways: always the same style
+	limiter  *policy.Limiter
+	metrics  *metrics
+	verifier *seal.Verifier
+	signers  atomic.Pointer[signerAt]
+}
+
+// signerAt is the seal key in force at one height.
+type signerAt struct {
+	height uint64
+	signer civibus.Signer
 }
 
 // New makes a gateway.
@@ -20,14 +35,84 @@ func New(c Config) (*Gateway, error) {
 	if err := c.prepare(); err != nil {
 		return nil, err
 	}
-	return &Gateway{Config: c, errors: problem.New(c.Vocabulary, c.CorrectStatuses), limiter: policy.NewLimiter(c.MaxLimitedRights)}, nil
+	m, err := newMetrics(c.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		config:   c,
+		problems: problem.New(c.Vocabulary, c.CorrectStatuses),
+		hop:      problem.New(problem.Camel, true),
+		limiter:  policy.NewLimiter(c.MaxLimitedRights),
+		metrics:  m,
+	}
+	g.verifier = &seal.Verifier{
+		Key: g.sealKey, Now: c.Clock, MaxAge: c.MaxAge, MaxSkew: c.MaxSkew, MaxWhole: c.BufferLimit, Replay: c.Replay,
+	}
+	return g, nil
 }
 
 // Consumer returns the face towards the body's own systems: /r1/..., the
 // metadata calls and listClients. A server with TLS must ask for client
-// certificates without verifying them (tls.RequestClientCert).
-func (g *Gateway) Consumer() http.Handler { return http.NotFoundHandler() }
+// certificates without verifying them (internal/httpd does).
+func (g *Gateway) Consumer() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, _, _ := target(r)
+		switch {
+		case strings.HasPrefix(path, "/r1/"):
+			g.consume(w, r)
+		case versioned(path):
+			g.refuseVersion(w, r, path)
+		case path == "/listClients" && r.Method == http.MethodGet:
+			g.listClients(w, r)
+		case path == "/asic" || path == "/verificationconf":
+			http.Error(w, "This gateway serves no ASiC containers. Evidence comes as receipts: civibus receipt get", http.StatusNotFound)
+		default:
+			refuseSOAP(w, r)
+		}
+	})
+}
 
 // Provider returns the face towards other bodies' gateways, to stand behind
 // transport.Server.
-func (g *Gateway) Provider() http.Handler { return http.NotFoundHandler() }
+func (g *Gateway) Provider() http.Handler { return http.HandlerFunc(g.provide) }
+
+// signer returns the body's seal key that is in force in the view.
+func (g *Gateway) signer(place civibus.Place, v View) (civibus.Signer, error) {
+	height := v.Height()
+	if s := g.signers.Load(); s != nil && s.height == height && s.signer != nil {
+		return s.signer, nil
+	}
+	s := g.config.Signer(v)
+	if s == nil {
+		return nil, civibus.Faultf(place, civibus.FaultInternal, "this body has no seal key in force")
+	}
+	g.signers.Store(&signerAt{height, s})
+	return s, nil
+}
+
+// sealKey returns a key if it is a seal key in force in the newest view. Whose
+// it is, checkSealer says.
+func (g *Gateway) sealKey(id civibus.KeyID) (civibus.PublicKey, error) {
+	v := g.config.View()
+	k, ok := v.Key(id)
+	switch height := v.Height(); {
+	case !ok:
+		return civibus.PublicKey{}, fmt.Errorf("key %s is not registered", id)
+	case k.Purpose != civibus.SealKey:
+		return civibus.PublicKey{}, fmt.Errorf("key %s is a %s key", id, k.Purpose)
+	case k.Revoke != 0 && height >= k.Revoke:
+		return civibus.PublicKey{}, fmt.Errorf("key %s was revoked at registry height %d (%s)", id, k.Revoke, k.Reason)
+	case !k.InForce(height):
+		return civibus.PublicKey{}, fmt.Errorf("key %s is in force from registry height %d, and this is %d", id, k.Activate, height)
+	}
+	return k.PublicKey, nil
+}
+
+// checkSealer holds that a key that verified a message is the member's own.
+func (g *Gateway) checkSealer(place civibus.Place, id civibus.KeyID, member civibus.MemberID) error {
+	if k, ok := g.config.View().Key(id); ok && k.Member == member {
+		return nil
+	}
+	return civibus.Faultf(place, civibus.FaultSeal, "the seal's key %s is not a key of %s", id, member)
+}

@@ -82,8 +82,10 @@ type LedgerConfig struct {
 	// in a network of one body.
 	Listen string `toml:"listen"`
 
-	// The other ledger nodes, each as NODE-ID@host:port ("civibus init" prints
-	// a node's id). Without peers a validator can only agree with itself.
+	// The other ledger nodes, each as NODE-ID@host:port, or as NODE-ID alone if it
+	// may connect here and is not dialled ("civibus init" prints a node's id). Of
+	// two nodes one must dial. No other node is let in. Without peers a validator
+	// can only agree with itself.
 	Peers []string `toml:"peers"`
 
 	// The pause after a block before the next. Shorter makes registry changes
@@ -103,24 +105,26 @@ type LedgerConfig struct {
 
 // ConsumerConfig is the consumer face.
 type ConsumerConfig struct {
-	// host:port where the body's systems call. Anything but loopback needs TLS
-	// (tls_certificate and tls_key), or allow_plain_http.
+	// host:port where the body's systems call, by TLS (tls_certificate and
+	// tls_key) unless plain_http allows otherwise.
 	Listen string `toml:"listen"`
 
 	// PEM file with the certificate (chain) of the consumer face. Empty: plain
-	// HTTP, which is allowed on loopback only.
+	// HTTP, which plain_http must allow.
 	TLSCertificate string `toml:"tls_certificate"`
 
 	// PEM file with the private key of tls_certificate. Secret: mode 0600.
 	TLSKey string `toml:"tls_key"`
 
-	// Allows plain HTTP on an address that is not loopback. Whoever is on the
-	// network between then reads and alters calls before they are sealed.
-	AllowPlainHTTP bool `toml:"allow_plain_http"`
+	// Where plain HTTP is allowed: "never", "loopback" (from the same machine), or
+	// "anywhere": then whoever is on the network between reads and alters calls
+	// before they are sealed.
+	PlainHTTP string `toml:"plain_http"`
 
 	// Which systems may call in the name of which subsystem. Without any table
-	// [[consumer.clients]] every system that reaches a loopback address may call
-	// for every subsystem of the body; on any other address nobody may.
+	// [[consumer.clients]] every system on the same machine may call for every
+	// subsystem of the body, and no system on another machine may. A system must
+	// satisfy every list of a table that is not empty; tables are alternatives.
 	Clients []ClientConfig `toml:"clients"`
 
 	// The vocabulary of error types: "7.7" (CamelCase, X-Road 7.0 to 7.7) or
@@ -134,6 +138,10 @@ type ConsumerConfig struct {
 
 	// The longest wait for a provider's answer to begin.
 	Timeout Duration `toml:"timeout"`
+
+	// Sends calls on that this body's view of the rights refuses, so that the
+	// refusal is the provider's and bears its seal. Without it such calls end here.
+	AskProvider bool `toml:"ask_provider"`
 }
 
 // ClientConfig lets client systems call for one subsystem.
@@ -141,7 +149,8 @@ type ClientConfig struct {
 	// The caller that is allowed: SUBSYSTEM, or empty for the member itself.
 	Subsystem string `toml:"subsystem"`
 
-	// Networks (CIDR) from which calls are accepted. Empty: none by address.
+	// Networks (CIDR) from which calls are accepted. Empty: from everywhere, if
+	// certificates are given.
 	Networks []string `toml:"networks"`
 
 	// PEM files with the TLS client certificates that are accepted. A
@@ -185,6 +194,9 @@ type EvidenceConfig struct {
 	// batch. They are durable from the start; this is about proofs only.
 	BatchAge Duration `toml:"batch_age"`
 
+	// The least time between two signed checkpoints of the log.
+	CheckpointInterval Duration `toml:"checkpoint_interval"`
+
 	// How often the log's checkpoint is anchored in the registry while the log
 	// grows. Longer delays receipts; shorter makes more ledger transactions.
 	AnchorInterval Duration `toml:"anchor_interval"`
@@ -193,17 +205,23 @@ type EvidenceConfig struct {
 	// lost for want of disk. The node recovers by itself when there is room.
 	Reserve Size `toml:"reserve"`
 
-	// What is kept of bodies: "digest" (nothing but digest and size), or
-	// "encrypted" (the body too, encrypted with the key file archive_key).
+	// What is kept of bodies: "none" (their size), "digest" (size and digest), or
+	// "encrypted" (the body too, encrypted with the key in archive_key).
 	Archive string `toml:"archive"`
 
-	// File with the archive key, made by "civibus init". Secret: mode 0600. Only
-	// read when archive is "encrypted". Losing it loses the archived bodies.
+	// File with the key of the archive; made when missing. Secret: mode 0600. Only
+	// used when archive is "encrypted". Empty: archive.key beside the evidence,
+	// which protects the archive's backups only if they leave it out. Losing it
+	// loses the archived bodies.
 	ArchiveKey string `toml:"archive_key"`
 
-	// How long archived bodies are kept. 0 is for ever. Records and the log
-	// itself are kept: they hold no body.
-	Retention Duration `toml:"retention"`
+	// How long archived bodies are kept. 0 is for ever.
+	BodyRetention Duration `toml:"body_retention"`
+
+	// How long records are kept, at least as long as bodies. 0 is for ever. The
+	// Merkle log keeps its leaves, which tell nothing without the records.
+	// Receipts of exchanges beyond it can no longer be made.
+	RecordRetention Duration `toml:"record_retention"`
 }
 
 // ReceiptsConfig is about receipts.

@@ -77,6 +77,7 @@ func TestCommentedFileLoads(t *testing.T) {
 	write(t, filepath.Join(dir, "genesis.toml"), "")
 	in := node.Config{Member: "DEMO/GOV/0001"}
 	in.Consumer.Listen = "127.0.0.1:18080"
+	in.Consumer.PlainHTTP = "loopback"
 	in.Evidence.AnchorInterval = node.Duration(3 * time.Second)
 	in.Ledger.Peers = []string{"0123456789abcdef0123456789abcdef01234567@127.0.0.1:26656"}
 	in.Consumer.Clients = []node.ClientConfig{{Subsystem: "portal", Networks: []string{"127.0.0.0/8"}}}

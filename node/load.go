@@ -211,6 +211,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Ledger.Heartbeat, Duration(45*time.Second))
 
 	set(&c.Consumer.Listen, "127.0.0.1:8080")
+	set(&c.Consumer.PlainHTTP, "never")
 	set(&c.Consumer.ErrorVocabulary, "7.7")
 	set(&c.Consumer.Timeout, Duration(60*time.Second))
 
@@ -221,7 +222,8 @@ func (c Config) WithDefaults() Config {
 	set(&c.Seal.MaxSkew, Duration(60*time.Second))
 
 	set(&c.Evidence.Log, 1)
-	set(&c.Evidence.BatchAge, Duration(200*time.Millisecond))
+	set(&c.Evidence.BatchAge, Duration(500*time.Millisecond))
+	set(&c.Evidence.CheckpointInterval, Duration(time.Second))
 	set(&c.Evidence.AnchorInterval, Duration(2*time.Second))
 	set(&c.Evidence.Reserve, Size(256<<20))
 	set(&c.Evidence.Archive, "digest")

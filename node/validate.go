@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/obs"
@@ -62,12 +63,12 @@ func (c Config) validateLedger(v *validator) {
 	v.address("ledger.listen", c.Ledger.Listen)
 	for i, p := range c.Ledger.Peers {
 		key := fmt.Sprintf("ledger.peers[%d]", i)
-		id, addr, ok := strings.Cut(p, "@")
-		if !ok || len(id) != 40 || strings.Trim(id, "0123456789abcdef") != "" {
-			v.add(key, "%q: the rule is NODE-ID@host:port with a node id of 40 hex digits; \"civibus init\" prints it", p)
-			continue
+		id, addr, dialled := strings.Cut(p, "@")
+		if len(id) != 40 || strings.Trim(id, "0123456789abcdef") != "" {
+			v.add(key, "%q: the rule is NODE-ID@host:port or NODE-ID, with a node id of 40 hex digits; \"civibus init\" prints it", p)
+		} else if dialled {
+			v.address(key, addr)
 		}
-		v.address(key, addr)
 	}
 	v.positive("ledger.block_pause", c.Ledger.BlockPause)
 	v.positive("ledger.heartbeat", c.Ledger.Heartbeat)
@@ -81,11 +82,17 @@ func (c Config) validateConsumer(v *validator) {
 	v.oneOf("consumer.error_vocabulary", c.Consumer.ErrorVocabulary, "7.7", "7.8")
 	v.positive("consumer.timeout", c.Consumer.Timeout)
 	v.pair("consumer.tls_certificate", c.Consumer.TLSCertificate, "consumer.tls_key", c.Consumer.TLSKey)
-	if c.Consumer.TLSCertificate == "" && !c.Consumer.AllowPlainHTTP && !loopback(c.Consumer.Listen) {
-		v.add("consumer.listen", "%q is not a loopback address and consumer.tls_certificate is not set; set a certificate, listen on 127.0.0.1, or set consumer.allow_plain_http = true if the network is trusted", c.Consumer.Listen)
+	v.oneOf("consumer.plain_http", c.Consumer.PlainHTTP, "never", "loopback", "anywhere")
+	if c.Consumer.TLSCertificate == "" {
+		switch {
+		case c.Consumer.PlainHTTP == "never":
+			v.add("consumer.tls_certificate", "it is missing, and consumer.plain_http is \"never\"; set a certificate, or plain_http = \"loopback\" if the calling systems are on this machine")
+		case c.Consumer.PlainHTTP == "loopback" && !loopback(c.Consumer.Listen):
+			v.add("consumer.listen", "%q is not a loopback address and consumer.tls_certificate is not set; set a certificate, listen on 127.0.0.1, or set plain_http = \"anywhere\" if the network is trusted", c.Consumer.Listen)
+		}
 	}
 	if len(c.Consumer.Clients) == 0 && !loopback(c.Consumer.Listen) {
-		v.add("consumer.clients", "there is none, so nobody may call at %q; add a table [[consumer.clients]] for each system", c.Consumer.Listen)
+		v.add("consumer.clients", "there is none, so no other machine may call at %q; add a table [[consumer.clients]] for each system", c.Consumer.Listen)
 	}
 	for i, cl := range c.Consumer.Clients {
 		key := fmt.Sprintf("consumer.clients[%d]", i)
@@ -126,16 +133,17 @@ func (c Config) validateEvidence(v *validator) {
 	}
 	v.positive("evidence.batch_age", c.Evidence.BatchAge)
 	v.positive("evidence.anchor_interval", c.Evidence.AnchorInterval)
-	v.oneOf("evidence.archive", c.Evidence.Archive, "digest", "encrypted")
-	if c.Evidence.Archive == "encrypted" {
-		if c.Evidence.ArchiveKey == "" {
-			v.add("evidence.archive_key", "it is missing; evidence.archive = \"encrypted\" needs a key file")
-		} else {
-			v.file("evidence.archive_key", c.Evidence.ArchiveKey, true)
-		}
+	v.positive("evidence.checkpoint_interval", c.Evidence.CheckpointInterval)
+	if b := c.Evidence.BatchAge; b > Duration(10*time.Second) {
+		v.add("evidence.batch_age", "%v: the rule is 1ms to 10s", b)
 	}
-	if c.Evidence.Retention < 0 {
-		v.add("evidence.retention", "%v: the rule is 0 (for ever) or more", c.Evidence.Retention)
+	v.oneOf("evidence.archive", c.Evidence.Archive, "none", "digest", "encrypted")
+	body, record := c.Evidence.BodyRetention, c.Evidence.RecordRetention
+	if body < 0 || record < 0 {
+		v.add("evidence.body_retention", "a retention is negative; the rule is 0 (for ever) or more")
+	}
+	if c.Evidence.Archive == "encrypted" && record > 0 && (body == 0 || body > record) {
+		v.add("evidence.record_retention", "%v is shorter than evidence.body_retention (%v, 0 is for ever); keep records at least as long as the bodies that they describe", record, body)
 	}
 	v.oneOf("receipts.exchange", c.Receipts.Exchange, "all", "none")
 	if c.Receipts.Rate < 1 {

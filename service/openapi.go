@@ -94,9 +94,10 @@ func pathGlob(template string) (string, error) {
 			}
 		case '}':
 			return "", errors.New("the rule for a parameter is {NAME}")
-		case '*', '\\':
-			out.WriteByte('\\')
-			out.WriteByte(c)
+		case '*':
+			out.WriteString(`\*`)
+		case '\\':
+			return "", errors.New("a backslash has no place in a path")
 		default:
 			out.WriteByte(c)
 		}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/civibus/civibus/node"
+)
+
+func newConfig(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "config", Short: "Check, show and explain the configuration", Args: cobra.NoArgs}
+	c.AddCommand(
+		&cobra.Command{
+			Use:   "check [FILE]",
+			Short: "Check a configuration file and report every problem",
+			Args:  cobra.MaximumNArgs(1),
+			RunE: func(_ *cobra.Command, args []string) error {
+				if len(args) == 1 {
+					a.config = args[0]
+				}
+				_, err := a.load()
+				if a.json {
+					return a.configReport(err)
+				}
+				if err == nil {
+					fmt.Fprintf(a.out, "%s: no problem found\n", a.config)
+				}
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "show",
+			Short: "Print the effective configuration of the running node, or of the file when none runs",
+			Args:  cobra.NoArgs,
+			RunE: func(c *cobra.Command, _ []string) error {
+				cfg, err := a.load()
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.printJSON(cfg)
+				}
+				client, err := a.client()
+				if err != nil {
+					return err
+				}
+				if text, err := client.Config(c.Context()); err == nil {
+					_, err = a.out.Write(text)
+					return err
+				}
+				_, err = fmt.Fprint(a.out, node.Commented(cfg))
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "reference",
+			Short: "Print the manual of the configuration",
+			Args:  cobra.NoArgs,
+			RunE: func(*cobra.Command, []string) error {
+				_, err := fmt.Fprint(a.out, node.Reference())
+				return err
+			},
+		},
+	)
+	return c
+}
+
+// configReport prints the outcome of a check as JSON.
+func (a *app) configReport(err error) error {
+	type problem struct {
+		Key     string `json:"key,omitempty"`
+		Line    int    `json:"line,omitempty"`
+		Message string `json:"message"`
+	}
+	out := struct {
+		File     string    `json:"file"`
+		OK       bool      `json:"ok"`
+		Problems []problem `json:"problems"`
+	}{File: a.config, OK: err == nil, Problems: []problem{}}
+	var ce *node.ConfigError
+	if errors.As(err, &ce) {
+		for _, p := range ce.Problems {
+			out.Problems = append(out.Problems, problem{p.Key, p.Line, p.Message})
+		}
+	} else if err != nil {
+		return err
+	}
+	if perr := a.printJSON(out); perr != nil {
+		return perr
+	}
+	return err
+}

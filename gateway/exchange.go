@@ -1,0 +1,234 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/evidence"
+	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/internal/problem"
+	"github.com/civibus/civibus/seal"
+)
+
+// exchange is one exchange as one of its two gateways sees it.
+type exchange struct {
+	g       *Gateway
+	place   civibus.Place
+	side    evidencepb.Side
+	started time.Time
+	view    View
+	call    call
+
+	right    string // id of the access right relied on
+	peer     civibus.KeyID
+	request  *seal.Seal
+	response *seal.Seal
+	status   int
+	fault    *civibus.Fault // what the caller is told instead of an answer
+	answered bool           // the service's own answer came
+
+	requestBody, responseBody *keeper
+	retryAfter                time.Duration
+}
+
+func (g *Gateway) begin(place civibus.Place, side evidencepb.Side) *exchange {
+	g.metrics.inflight[place].Inc()
+	return &exchange{g: g, place: place, side: side, started: g.config.Clock(), view: g.config.View()}
+}
+
+// end counts the exchange and drops what was archived but not recorded.
+func (x *exchange) end() {
+	x.requestBody.abort()
+	x.responseBody.abort()
+	code := ""
+	if x.fault != nil {
+		code = string(x.fault.Code)
+	}
+	x.g.metrics.observe(x.place, x.outcome(), code, x.g.config.Clock().Sub(x.started))
+}
+
+// outcome says how the exchange ended.
+func (x *exchange) outcome() civibus.Outcome {
+	switch {
+	case x.fault == nil:
+		return civibus.Answered
+	case failure(x.fault.Code):
+		return civibus.Failed
+	}
+	return civibus.Refused
+}
+
+// failure tells the faults in which no answer could be had from those in which
+// a gateway refused.
+func failure(code civibus.FaultCode) bool {
+	switch code {
+	case civibus.FaultNetwork, civibus.FaultUnknownHost, civibus.FaultTimeout, civibus.FaultIO, civibus.FaultInternal,
+		civibus.FaultInconsistentAnswer:
+		return true
+	}
+	return false
+}
+
+// ready reports why the gateway takes no exchange now.
+func (x *exchange) ready() error {
+	if notice := x.g.config.Maintenance(); notice != "" {
+		return civibus.Faultf(x.place, civibus.FaultMaintenance, "%s", notice)
+	}
+	if err := x.g.config.Fresh(); err != nil {
+		fault := civibus.Faultf(x.place, civibus.FaultRegistryStale, "the registry view at height %d is too old to decide on", x.view.Height())
+		fault.Err = err
+		return fault
+	}
+	return nil
+}
+
+// record makes the exchange durable. After it the answer may leave.
+func (x *exchange) record(ctx context.Context) error {
+	r := &evidencepb.Record{
+		Version:          1,
+		Side:             x.side,
+		ExchangeId:       x.call.requestID,
+		MessageId:        x.call.messageID,
+		Client:           x.call.clientText,
+		Service:          x.call.serviceText,
+		RegistryHeight:   x.view.Height(),
+		Outcome:          evidencepb.Outcome(x.outcome()),
+		Request:          sealRecord(x.request),
+		Response:         sealRecord(x.response),
+		StartedUnixNano:  x.started.UnixNano(),
+		FinishedUnixNano: x.g.config.Clock().UnixNano(),
+	}
+	if x.response != nil {
+		r.Status = uint32(x.status)
+	}
+	if x.fault != nil {
+		r.Fault = string(x.fault.Code)
+	} else {
+		r.RightId = x.right
+	}
+	if !x.peer.IsZero() {
+		r.PeerKeyId = x.peer[:]
+	}
+	var err error
+	if r.RequestBody, err = x.requestBody.commit(x.g.config.Archive, x.request); err != nil {
+		return x.unrecorded(err)
+	}
+	if r.ResponseBody, err = x.responseBody.commit(x.g.config.Archive, x.response); err != nil {
+		return x.unrecorded(err)
+	}
+	// The record outlives the caller: one that hangs up must not undo it.
+	if err := x.g.config.Evidence.Append(context.WithoutCancel(ctx), r); err != nil {
+		return x.unrecorded(err)
+	}
+	return nil
+}
+
+func (x *exchange) unrecorded(err error) error {
+	fault := civibus.Faultf(x.place, civibus.FaultEvidence, "the gateway cannot keep evidence of the exchange")
+	fault.Err = err
+	return fault
+}
+
+func sealRecord(s *seal.Seal) *evidencepb.Seal {
+	if s == nil {
+		return nil
+	}
+	return &evidencepb.Seal{Base: s.Base, Signature: s.Signature, KeyId: s.KeyID[:]}
+}
+
+// log reports a fault to the operator, with its cause and without what passed.
+func (x *exchange) log(ctx context.Context, fault *civibus.Fault, detail string) {
+	level := slog.LevelInfo
+	if fault.Err != nil || failure(fault.Code) {
+		level = slog.LevelWarn
+	}
+	x.g.config.Logger.LogAttrs(ctx, level, "exchange not answered",
+		slog.String("code", string(fault.Code)), slog.String("detail", detail),
+		slog.String("exchange", x.call.requestID), slog.String("client", x.call.clientText),
+		slog.String("service", x.call.serviceText), slog.Any("err", fault.Err))
+}
+
+// keeper takes one body as it passes, for the archive and the record.
+type keeper struct {
+	archive *evidence.Body
+	err     error
+}
+
+// keep opens a keeper; without an archive it keeps nothing itself.
+func (x *exchange) keep(ctx context.Context) *keeper {
+	k := &keeper{}
+	if x.g.config.Archive == evidence.ArchiveEncrypted {
+		k.archive, k.err = x.g.config.Evidence.NewBody(ctx, x.call.requestID, x.side)
+	}
+	return k
+}
+
+// keepWhole keeps a body that is at hand.
+func (x *exchange) keepWhole(ctx context.Context, body []byte) *keeper {
+	k := x.keep(ctx)
+	_, _ = k.Write(body) // the error stays in k
+	return k
+}
+
+// Write never fails: an archive that does is reported by commit, so that a
+// body is not cut for want of archive while it passes.
+func (k *keeper) Write(p []byte) (int, error) {
+	if k.archive != nil && k.err == nil {
+		_, k.err = k.archive.Write(p)
+	}
+	return len(p), nil
+}
+
+// commit returns what the record says of the body. A body whose seal is not
+// complete was not seen to its end and is not kept.
+func (k *keeper) commit(policy evidence.ArchivePolicy, s *seal.Seal) (*evidencepb.Body, error) {
+	if k == nil || s == nil || s.Head {
+		return nil, nil
+	}
+	if k.err != nil {
+		return nil, k.err
+	}
+	if k.archive != nil {
+		archive := k.archive
+		k.archive = nil
+		return archive.Commit()
+	}
+	b := &evidencepb.Body{Size: uint64(s.Size)}
+	if policy != evidence.ArchiveNone {
+		b.Sha256 = s.Digest[:]
+	}
+	return b, nil
+}
+
+func (k *keeper) abort() {
+	if k != nil && k.archive != nil {
+		k.archive.Abort()
+		k.archive = nil
+	}
+}
+
+// answerFields sets the fields with which every answer of the provider's
+// gateway says what it answers.
+func (x *exchange) answerFields(h http.Header) {
+	h[civibus.HeaderID] = []string{x.call.messageID}
+	h[civibus.HeaderClient] = []string{x.call.clientText}
+	h[civibus.HeaderService] = []string{x.call.serviceText}
+	h[civibus.HeaderRequestID] = []string{x.call.requestID}
+	h[civibus.HeaderHeight] = []string{strconv.FormatUint(x.view.Height(), 10)}
+}
+
+// document makes the error document of x.fault in a style.
+func (x *exchange) document(ctx context.Context, w *problem.Writer, accept []string, detail string) problem.Document {
+	d := w.Document(x.fault, accept, detail)
+	x.log(ctx, x.fault, d.Detail)
+	return d
+}
+
+// retry is the value of Retry-After, in whole seconds.
+func (x *exchange) retry() string {
+	return strconv.FormatInt(int64((x.retryAfter+time.Second-1)/time.Second), 10)
+}

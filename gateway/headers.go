@@ -1,0 +1,160 @@
+package gateway
+
+import (
+	"crypto/sha512"
+	"encoding/base64"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/civibus/civibus"
+)
+
+// filtered reports whether a field belongs to one connection: it never crosses
+// a gateway, in either direction. The list is X-Road's and a few that HTTP has
+// gained.
+func filtered(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade", "Host", "User-Agent", "Server", "Content-Length", "Expect",
+		"Proxy-Connection", "Proxy-Authentication-Info", "Http2-Settings":
+		return true
+	}
+	return false
+}
+
+// reservedField reports whether a field is the gateways' own: whatever a client
+// system or a service puts there is dropped.
+func reservedField(name string) bool {
+	switch name {
+	case "Content-Digest", "Signature", "Signature-Input", civibus.HeaderRequestHash, civibus.HeaderRequestID, civibus.HeaderError:
+		return true
+	}
+	return strings.HasPrefix(name, "Civibus-")
+}
+
+// cross returns the fields of h that cross a gateway. The values are shared.
+func cross(h http.Header) http.Header {
+	out := make(http.Header, len(h)+8)
+	for name, values := range h {
+		if !filtered(name) && !reservedField(name) {
+			out[name] = values
+		}
+	}
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			out.Del(strings.TrimSpace(name))
+		}
+	}
+	return out
+}
+
+// last returns a field's last value: of duplicates the last one wins.
+func last(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[len(v)-1]
+	}
+	return ""
+}
+
+// hashed reports whether a field is part of the request hash: what crosses the
+// hop, without what the hop itself adds and without secrets, because the hash
+// is kept as evidence.
+func hashed(name string) bool {
+	switch name {
+	case "Content-Digest", "Signature", "Signature-Input", "Authorization", "Cookie",
+		civibus.HeaderBodyLength, civibus.HeaderHeight, civibus.HeaderRequestHash:
+		return false
+	}
+	return !filtered(name)
+}
+
+// requestHash returns X-Road-Request-Hash: base64 of SHA-512(H), or where there
+// is a body of SHA-512(SHA-512(H) || SHA-512(body)). H is the request line's
+// method and target and the fields in the order of their names (X-Road: in the
+// order in which they came, which no intermediary may be trusted to keep).
+func requestHash(method, target string, h http.Header, body *[sha512.Size]byte) string {
+	type field struct{ lower, name string }
+	fields := make([]field, 0, len(h))
+	size := len(method) + len(target) + 4
+	for name, values := range h {
+		if hashed(name) {
+			fields = append(fields, field{strings.ToLower(name), name})
+			for _, v := range values {
+				size += len(name) + len(v) + 3
+			}
+		}
+	}
+	slices.SortFunc(fields, func(a, b field) int { return strings.Compare(a.lower, b.lower) })
+	b := make([]byte, 0, size)
+	b = append(append(append(append(b, method...), "\r\n"...), target...), "\r\n"...)
+	for _, f := range fields {
+		for _, v := range h[f.name] {
+			b = append(append(append(append(b, f.lower...), ':'), v...), "\r\n"...)
+		}
+	}
+	sum := sha512.Sum512(b)
+	if body != nil {
+		var both [2 * sha512.Size]byte
+		copy(both[:], sum[:])
+		copy(both[sha512.Size:], body[:])
+		sum = sha512.Sum512(both[:])
+	}
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// target returns a request's raw path and raw query, exactly as they came, and
+// whether there was a "?".
+func target(r *http.Request) (path, query string, asked bool) {
+	t := r.RequestURI
+	if t == "" { // made by a test, not received
+		t = r.URL.RequestURI()
+	}
+	if i := strings.Index(t, "://"); i > 0 && t[0] != '/' { // absolute form
+		t = t[i+3:]
+		j := strings.IndexAny(t, "/?")
+		if j < 0 {
+			return "/", "", false
+		}
+		if t = t[j:]; t[0] == '?' {
+			t = "/" + t
+		}
+	}
+	return strings.Cut(t, "?")
+}
+
+// joinTarget is the inverse of target.
+func joinTarget(path, query string, asked bool) string {
+	if asked {
+		return path + "?" + query
+	}
+	return path
+}
+
+// delivered reports whether a request of this method brings its body to the
+// service. The others' bodies are sealed and recorded only, as with X-Road.
+func delivered(method string) bool {
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
+}
+
+// known reports whether a method is one of X-Road's eight.
+func known(method string) bool {
+	switch method {
+	case http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodOptions,
+		http.MethodPatch, http.MethodPost, http.MethodPut, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// bodyless reports whether an answer has no body by HTTP's rules.
+func bodyless(method string, status int) bool {
+	return method == http.MethodHead || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified
+}
+
+// discard reads to the end.
+func discard(r io.Reader) error {
+	_, err := io.Copy(io.Discard, r)
+	return err
+}

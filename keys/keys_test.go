@@ -1,0 +1,518 @@
+package keys_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/keys"
+)
+
+var (
+	now    = time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
+	member = civibus.MemberID{Instance: "DEMO", Class: "GOV", Code: "1000"}
+	both   = []civibus.Algorithm{civibus.Ed25519, civibus.ECDSAP256SHA256}
+)
+
+func generate(t *testing.T, purpose civibus.Purpose, algorithm civibus.Algorithm) *keys.Key {
+	t.Helper()
+	k, err := keys.Generate(purpose, algorithm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestKeySignsAfterItsFileIsOpenedAgain(t *testing.T) {
+	for _, algorithm := range both {
+		k := generate(t, civibus.SealKey, algorithm)
+		path := filepath.Join(t.TempDir(), k.FileName(now))
+		if err := k.Write(path); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("mode %v, error %v", info.Mode(), err)
+		}
+		opened, err := keys.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if opened.Key().ID != k.Key().ID || opened.Purpose() != civibus.SealKey || opened.Key().Algorithm != algorithm {
+			t.Errorf("opened %v, wrote %v", opened, k)
+		}
+		signature, err := opened.Sign(context.Background(), []byte("message"))
+		if err != nil || len(signature) != 64 {
+			t.Fatalf("signature of %d bytes, error %v", len(signature), err)
+		}
+		if !k.Key().Verify([]byte("message"), signature) || k.Key().Verify([]byte("massage"), signature) {
+			t.Errorf("%s signature does not verify as it should", algorithm)
+		}
+	}
+}
+
+func TestGenerateRefuses(t *testing.T) {
+	for _, c := range []struct {
+		purpose   civibus.Purpose
+		algorithm civibus.Algorithm
+	}{{0, civibus.Ed25519}, {99, civibus.Ed25519}, {civibus.SealKey, "rsa"}, {civibus.LogKey, civibus.ECDSAP256SHA256}, {civibus.ValidatorKey, civibus.ECDSAP256SHA256}, {civibus.WitnessKey, civibus.ECDSAP256SHA256}} {
+		if _, err := keys.Generate(c.purpose, c.algorithm); err == nil {
+			t.Errorf("a %v key of %q was made", c.purpose, c.algorithm)
+		}
+	}
+}
+
+func TestKeysAreNeverOverwritten(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "seal-x.pem")
+	first := generate(t, civibus.SealKey, civibus.Ed25519)
+	if err := first.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.ReadFile(path)
+	var wins sync.Map
+	var group sync.WaitGroup
+	other := filepath.Join(dir, "seal-y.pem")
+	for i := range 8 {
+		group.Go(func() {
+			k := generate(t, civibus.SealKey, civibus.Ed25519)
+			if err := k.Write(path); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("writing over a key gave %v", err)
+			}
+			if k.Write(other) == nil {
+				wins.Store(i, k.Key().ID)
+			}
+		})
+	}
+	group.Wait()
+	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
+		t.Error("the key file changed")
+	}
+	count := 0
+	wins.Range(func(_, id any) bool {
+		count++
+		if k, err := keys.Open(other); err != nil || k.Key().ID != id {
+			t.Errorf("the file holds %v (%v), the writer was %v", k, err, id)
+		}
+		return true
+	})
+	if count != 1 {
+		t.Errorf("%d writers created the same file", count)
+	}
+	left, _ := os.ReadDir(dir)
+	if len(left) != 2 {
+		t.Errorf("temporary files are left: %v", left)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	good := generate(t, civibus.SealKey, civibus.Ed25519)
+	dir := t.TempDir()
+	goodPath := filepath.Join(dir, "seal-good.pem")
+	if err := good.Write(goodPath); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(goodPath)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rsaDER, _ := x509.MarshalPKCS8PrivateKey(rsaKey)
+	block := func(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
+	for _, c := range []struct {
+		name, file string
+		content    []byte
+		mode       fs.FileMode
+		want       string
+	}{
+		{"group may read", "seal-a.pem", text, 0o640, "chmod 600"},
+		{"world may read", "seal-b.pem", text, 0o604, "chmod 600"},
+		{"group may write", "seal-c.pem", text, 0o620, "chmod 600"},
+		{"no purpose", "key.pem", text, 0o600, "PURPOSE-ANYTHING.pem"},
+		{"unknown purpose", "house-x.pem", text, 0o600, "PURPOSE-ANYTHING.pem"},
+		{"empty", "seal-d.pem", nil, 0o600, "no PEM block"},
+		{"not PKCS#8", "seal-e.pem", block("EC PRIVATE KEY", []byte("x")), 0o600, "openssl pkcs8"},
+		{"encrypted", "seal-f.pem", block("ENCRYPTED PRIVATE KEY", []byte("x")), 0o600, "decrypt it"},
+		{"garbage in the block", "seal-g.pem", block("PRIVATE KEY", []byte("secret garbage")), 0o600, "not a PKCS#8"},
+		{"RSA", "seal-h.pem", block("PRIVATE KEY", rsaDER), 0o600, "Ed25519 or ECDSA"},
+		{"two keys", "seal-i.pem", append(bytes.Clone(text), text...), 0o600, "more than one"},
+		{"too large", "seal-j.pem", bytes.Repeat([]byte("a"), 70<<10), 0o600, "at most"},
+		{"wrong kind for a log", "log-k.pem", ecdsaFile(t), 0o600, "for this purpose"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(dir, c.file)
+			if err := os.WriteFile(path, c.content, c.mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chmod(path, c.mode); err != nil {
+				t.Fatal(err)
+			}
+			_, err := keys.Open(path)
+			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), c.file) {
+				t.Fatalf("error %v, want one with %q that names the file", err, c.want)
+			}
+			if strings.Contains(err.Error(), "secret garbage") {
+				t.Error("the error quotes the content")
+			}
+		})
+	}
+	if _, err := keys.Open(filepath.Join(dir, "seal-none.pem")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "seal-dir.pem"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Open(filepath.Join(dir, "seal-dir.pem")); err == nil || !strings.Contains(err.Error(), "regular file") {
+		t.Errorf("a directory: %v", err)
+	}
+}
+
+func ecdsaFile(t *testing.T) []byte {
+	path := filepath.Join(t.TempDir(), "seal-x.pem")
+	if err := generate(t, civibus.SealKey, civibus.ECDSAP256SHA256).Write(path); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(path)
+	return text
+}
+
+// TestNothingPrintsASecret prints keys in every way there is and looks for the
+// private bytes in every spelling.
+func TestNothingPrintsASecret(t *testing.T) {
+	ring, err := keys.CreateRing(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, algorithm := range both {
+		k, der, err := ring.CreateTransport(member, []string{"gw.example:443"}, algorithm, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := keys.TLSCertificate(k, der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret := privateBytes(t, k)
+		var out bytes.Buffer
+		for _, v := range []any{k, *k, k.Signer(), *certificate, certificate.PrivateKey, ring, *ring, []*keys.Key{k}, map[string]any{"k": k}, struct{ K *keys.Key }{k}} {
+			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d"} {
+				fmt.Fprintf(&out, verb+"\n", v)
+			}
+			slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
+			slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v)
+		}
+		if j, err := json.Marshal(k); err != nil {
+			t.Error(err)
+		} else {
+			out.Write(j)
+		}
+		decimal := strings.Trim(fmt.Sprint(secret), "[]")
+		for _, spelling := range []string{string(secret), hex.EncodeToString(secret), strings.ToUpper(hex.EncodeToString(secret)), decimal, fmt.Sprintf("%q", secret)[1:20]} {
+			if strings.Contains(out.String(), spelling) {
+				t.Errorf("%s: the private key is printed as %.20q...", algorithm, spelling)
+			}
+		}
+		if !strings.Contains(out.String(), k.Key().ID.String()) {
+			t.Error("the key's id is not printed: the test prints nothing useful")
+		}
+	}
+}
+
+// privateBytes reads the secret scalar or seed back from the key's file.
+func privateBytes(t *testing.T, k *keys.Key) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), k.FileName(now))
+	if err := k.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(path)
+	block, _ := pem.Decode(text)
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seed, ok := parsed.(ed25519.PrivateKey); ok {
+		return seed.Seed()
+	}
+	raw, err := parsed.(interface{ Bytes() ([]byte, error) }).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestEd25519HandsOverOnlyEd25519(t *testing.T) {
+	k := generate(t, civibus.ValidatorKey, civibus.Ed25519)
+	private, err := k.Ed25519()
+	if err != nil || !k.Key().Verify([]byte("m"), ed25519.Sign(private, []byte("m"))) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := generate(t, civibus.SealKey, civibus.ECDSAP256SHA256).Ed25519(); err == nil {
+		t.Error("an ECDSA key was handed over as Ed25519")
+	}
+}
+
+func TestPossession(t *testing.T) {
+	for _, algorithm := range both {
+		k := generate(t, civibus.TransportKey, algorithm)
+		proof, err := k.ProvePossession(context.Background(), "demo-1", member)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := civibus.MemberID{Instance: "DEMO", Class: "GOV", Code: "2"}
+		for _, c := range []struct {
+			chain   string
+			member  civibus.MemberID
+			purpose civibus.Purpose
+			want    bool
+		}{
+			{"demo-1", member, civibus.TransportKey, true},
+			{"demo-2", member, civibus.TransportKey, false},
+			{"demo-1", other, civibus.TransportKey, false},
+			{"demo-1", member, civibus.SealKey, false},
+		} {
+			if got := keys.VerifyPossession(k.Key(), c.chain, c.member, c.purpose, proof); got != c.want {
+				t.Errorf("%+v: %v", c, got)
+			}
+		}
+	}
+	k := generate(t, civibus.SealKey, civibus.Ed25519)
+	want := "civibus/key-possession/v1\ndemo-1\nDEMO/GOV/1000\n1\n" + string(k.Key().SPKI)
+	if got := keys.PossessionMessage("demo-1", member, civibus.SealKey, k.Key().SPKI); string(got) != want {
+		t.Errorf("message %q", got)
+	}
+	if _, err := k.ProvePossession(context.Background(), "", member); err == nil {
+		t.Error("a proof without a ledger was made")
+	}
+}
+
+func TestCertificate(t *testing.T) {
+	for _, algorithm := range both {
+		k := generate(t, civibus.TransportKey, algorithm)
+		der, err := keys.Certificate(k, member, []string{"gw.example:443", "10.0.0.1:8443", "[::1]:1", "plain.example"}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certificate, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := certificate.CheckSignature(certificate.SignatureAlgorithm, certificate.RawTBSCertificate, certificate.Signature); err != nil {
+			t.Error(err)
+		}
+		if fmt.Sprint(certificate.DNSNames, certificate.IPAddresses) != "[gw.example plain.example] [10.0.0.1 ::1]" {
+			t.Errorf("names %v %v", certificate.DNSNames, certificate.IPAddresses)
+		}
+		if certificate.NotAfter.Before(now.AddDate(10, 0, 0)) || certificate.NotBefore.After(now) || certificate.IsCA {
+			t.Errorf("valid %s to %s, CA %v", certificate.NotBefore, certificate.NotAfter, certificate.IsCA)
+		}
+		other := generate(t, civibus.TransportKey, algorithm)
+		if _, err := keys.TLSCertificate(other, der); err == nil {
+			t.Error("a certificate of another key was taken")
+		}
+	}
+	if _, err := keys.Certificate(generate(t, civibus.SealKey, civibus.Ed25519), member, nil, now); err == nil {
+		t.Error("a transport certificate over a seal key was made")
+	}
+}
+
+func all(civibus.KeyID) bool { return true }
+
+func TestRingGivesTheNewestKeyInForce(t *testing.T) {
+	ring, err := keys.CreateRing(filepath.Join(t.TempDir(), "keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ring.For(civibus.SealKey, all); err == nil || !strings.Contains(err.Error(), "no seal key") {
+		t.Errorf("empty ring: %v", err)
+	}
+	var made []civibus.KeyID
+	for i := range 3 {
+		k, err := ring.Create(civibus.SealKey, both[i%2], now.Add(time.Duration(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, k.Key().ID)
+	}
+	if got := ring.All(civibus.SealKey); len(got) != 3 || got[0].Key().ID != made[0] || got[2].Key().ID != made[2] {
+		t.Errorf("order %v, want %v", got, made)
+	}
+	// The view moves on: the second key comes into force, then the first ends, then all do.
+	inForce := map[civibus.KeyID]bool{made[0]: true}
+	for _, c := range []struct {
+		change civibus.KeyID
+		to     bool
+		want   int
+	}{{made[0], true, 0}, {made[1], true, 1}, {made[0], false, 1}, {made[2], true, 2}, {made[2], false, 1}} {
+		inForce[c.change] = c.to
+		signer, err := ring.For(civibus.SealKey, func(id civibus.KeyID) bool { return inForce[id] })
+		if err != nil || signer.Key().ID != made[c.want] {
+			t.Errorf("%+v: signer %v, error %v", c, signer, err)
+		}
+	}
+	clear(inForce)
+	if _, err := ring.For(civibus.SealKey, func(civibus.KeyID) bool { return false }); err == nil || !strings.Contains(err.Error(), made[2].String()) {
+		t.Errorf("none in force: %v", err)
+	}
+}
+
+func TestReloadIsAllOrNothing(t *testing.T) {
+	dir := t.TempDir()
+	ring, err := keys.CreateRing(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := ring.Create(civibus.SealKey, civibus.Ed25519, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := generate(t, civibus.SealKey, civibus.Ed25519)
+	path := filepath.Join(dir, second.FileName(now.Add(time.Hour)))
+	if err := second.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"notes.txt", ".hidden.pem"} { // left alone
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	newest := func() civibus.KeyID {
+		s, err := ring.For(civibus.SealKey, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Key().ID
+	}
+	if newest() != first.Key().ID {
+		t.Error("the ring changed without a reload")
+	}
+	for _, name := range []string{"seal-bad.pem", "log-bad.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = ring.Reload()
+	if err == nil || !strings.Contains(err.Error(), "seal-bad.pem") || !strings.Contains(err.Error(), "log-bad.pem") {
+		t.Errorf("reload with two bad files: %v", err)
+	}
+	if newest() != first.Key().ID {
+		t.Error("a failed reload changed the ring")
+	}
+	_ = os.Remove(filepath.Join(dir, "seal-bad.pem"))
+	_ = os.Remove(filepath.Join(dir, "log-bad.pem"))
+	if err := ring.Reload(); err != nil || newest() != second.Key().ID {
+		t.Errorf("reload: %v", err)
+	}
+	text, _ := os.ReadFile(path)
+	if err := os.WriteFile(filepath.Join(dir, "admin-copy.pem"), text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := ring.Reload(); err == nil || !strings.Contains(err.Error(), "the same key") {
+		t.Errorf("one key for two purposes: %v", err)
+	}
+}
+
+func TestRingTLS(t *testing.T) {
+	dir := t.TempDir()
+	ring, err := keys.CreateRing(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, der, err := ring.CreateTransport(member, []string{"gw.example:443"}, civibus.Ed25519, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := ring.TLS(all)
+	if err != nil || !bytes.Equal(certificate.Certificate[0], der) {
+		t.Fatalf("error %v", err)
+	}
+	// It serves: a handshake over a pipe.
+	pool := x509.NewCertPool()
+	pool.AddCert(certificate.Leaf)
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{*certificate}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	done := make(chan error, 1)
+	go func() {
+		c, err := l.Accept()
+		if err == nil {
+			err = c.(*tls.Conn).Handshake()
+			_ = c.Close()
+		}
+		done <- err
+	}()
+	c, err := tls.Dial("tcp", l.Addr().String(), &tls.Config{RootCAs: pool, ServerName: "gw.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	crt := filepath.Join(dir, strings.TrimSuffix(k.FileName(now), ".pem")+".crt")
+	if info, err := os.Stat(crt); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("%v %v", info, err)
+	}
+	// Another key's certificate in its place is found out; a missing one too.
+	_, otherDER, err := ring.CreateTransport(member, nil, civibus.Ed25519, now.Add(-time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Remove(crt)
+	if err := keys.WriteCertificate(crt, otherDER); err != nil {
+		t.Fatal(err)
+	}
+	if err := ring.Reload(); err == nil || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("wrong certificate: %v", err)
+	}
+	_ = os.Remove(crt)
+	if err := ring.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ring.TLS(all); err == nil || !strings.Contains(err.Error(), ".crt") {
+		t.Errorf("missing certificate: %v", err)
+	}
+}
+
+func FuzzOpen(f *testing.F) {
+	k, err := keys.Generate(civibus.SealKey, civibus.Ed25519)
+	if err != nil {
+		f.Fatal(err)
+	}
+	path := filepath.Join(f.TempDir(), "seal-x.pem")
+	if err := k.Write(path); err != nil {
+		f.Fatal(err)
+	}
+	text, _ := os.ReadFile(path)
+	f.Add(text)
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, content []byte) {
+		path := filepath.Join(dir, fmt.Sprintf("seal-%d.pem", os.Getpid()))
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if k, err := keys.Open(path); err == nil && k.Key().ID.IsZero() {
+			t.Error("a key without id was opened")
+		}
+	})
+}

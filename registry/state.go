@@ -1,0 +1,222 @@
+package registry
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/tidwall/btree"
+
+	"github.com/civibus/civibus"
+)
+
+// table is one kind of record by its canonical key. Copying one is cheap (copy
+// on write), and a copy that nobody writes may be read by anyone.
+type table[V any] = btree.Map[string, V]
+
+// state is everything that the registry knows, decoded, with the indices that
+// make lookups independent of its size. Records are never changed in place: a
+// change puts a new one.
+type state struct {
+	params       *Params
+	members      *table[*civibus.Member]        // I/C/M
+	keys         *table[*civibus.RegisteredKey] // hex key id
+	subsystems   *table[*civibus.Subsystem]     // I/C/M/S
+	services     *table[*civibus.Service]       // I/C/M/S/SVC[/VER]
+	rights       *table[*civibus.AccessRight]   // id
+	groups       *table[*civibus.Group]         // id
+	groupMembers *table[*groupMember]           // group|client
+	logs         *table[*civibus.Log]           // origin
+	sequences    *table[uint64]                 // hex key id
+
+	// Indices, derived from the above.
+	children  *table[struct{}]                 // parent|child
+	keysOf    *table[[]*civibus.RegisteredKey] // member|purpose
+	rightsFor *table[[]*civibus.AccessRight]   // service without version|subject; not the ended ones
+	groupsOf  *table[[]string]                 // client: groups that it is in
+}
+
+// groupMember is a client's membership in a group, with its history.
+type groupMember struct {
+	group   string
+	client  civibus.ClientID
+	periods []civibus.Period
+}
+
+// open reports whether the client is a member now.
+func (g *groupMember) open() bool { return openPeriod(g.periods) }
+
+func newState() *state {
+	return &state{
+		params:       &Params{},
+		members:      new(table[*civibus.Member]),
+		keys:         new(table[*civibus.RegisteredKey]),
+		subsystems:   new(table[*civibus.Subsystem]),
+		services:     new(table[*civibus.Service]),
+		rights:       new(table[*civibus.AccessRight]),
+		groups:       new(table[*civibus.Group]),
+		groupMembers: new(table[*groupMember]),
+		logs:         new(table[*civibus.Log]),
+		sequences:    new(table[uint64]),
+		children:     new(table[struct{}]),
+		keysOf:       new(table[[]*civibus.RegisteredKey]),
+		rightsFor:    new(table[[]*civibus.AccessRight]),
+		groupsOf:     new(table[[]string]),
+	}
+}
+
+// copy returns a state that can be written without the original noticing.
+func (s *state) copy() *state {
+	return &state{
+		params:       s.params,
+		members:      s.members.Copy(),
+		keys:         s.keys.Copy(),
+		subsystems:   s.subsystems.Copy(),
+		services:     s.services.Copy(),
+		rights:       s.rights.Copy(),
+		groups:       s.groups.Copy(),
+		groupMembers: s.groupMembers.Copy(),
+		logs:         s.logs.Copy(),
+		sequences:    s.sequences.Copy(),
+		children:     s.children.Copy(),
+		keysOf:       s.keysOf.Copy(),
+		rightsFor:    s.rightsFor.Copy(),
+		groupsOf:     s.groupsOf.Copy(),
+	}
+}
+
+func (s *state) member(id civibus.MemberID) *civibus.Member {
+	m, _ := s.members.Get(id.String())
+	return m
+}
+
+func (s *state) key(id civibus.KeyID) *civibus.RegisteredKey {
+	k, _ := s.keys.Get(id.String())
+	return k
+}
+
+func (s *state) putMember(m *civibus.Member) {
+	id := m.ID.String()
+	if old, ok := s.members.Set(id, m); ok && !old.Parent.IsZero() {
+		s.children.Delete(pair(old.Parent.String(), id))
+	}
+	if !m.Parent.IsZero() {
+		s.children.Set(pair(m.Parent.String(), id), struct{}{})
+	}
+}
+
+func (s *state) putKey(k *civibus.RegisteredKey) {
+	s.keys.Set(k.ID.String(), k)
+	of := keysOfKey(k.Member, k.Purpose)
+	list, _ := s.keysOf.Get(of)
+	list = upsert(list, k, func(a, b *civibus.RegisteredKey) int {
+		return cmp.Or(cmp.Compare(a.Activate, b.Activate), slices.Compare(a.ID[:], b.ID[:]))
+	})
+	s.keysOf.Set(of, list)
+}
+
+func (s *state) putRight(r *civibus.AccessRight) {
+	s.rights.Set(r.ID, r)
+	index := rightsForKey(r.Service, subjectOf(r))
+	list, _ := s.rightsFor.Get(index)
+	byID := func(a, b *civibus.AccessRight) int { return strings.Compare(a.ID, b.ID) }
+	if r.Status != civibus.Ended {
+		s.rightsFor.Set(index, upsert(list, r, byID))
+		return
+	}
+	if i, ok := slices.BinarySearchFunc(list, r, byID); ok {
+		list = slices.Concat(list[:i], list[i+1:])
+	}
+	if len(list) == 0 {
+		s.rightsFor.Delete(index)
+	} else {
+		s.rightsFor.Set(index, list)
+	}
+}
+
+func (s *state) putGroupMember(g *groupMember) {
+	client := g.client.String()
+	s.groupMembers.Set(pair(g.group, client), g)
+	list, _ := s.groupsOf.Get(client)
+	i, in := slices.BinarySearch(list, g.group)
+	switch {
+	case g.open() && !in:
+		list = slices.Insert(slices.Clone(list), i, g.group)
+	case !g.open() && in:
+		list = slices.Concat(list[:i], list[i+1:])
+	default:
+		return
+	}
+	if len(list) == 0 {
+		s.groupsOf.Delete(client)
+	} else {
+		s.groupsOf.Set(client, list)
+	}
+}
+
+// upsert returns a copy of the sorted list with item in it, in the place of one
+// that compares equal.
+func upsert[T any](list []T, item T, compare func(a, b T) int) []T {
+	i, found := slices.BinarySearchFunc(list, item, compare)
+	list = slices.Clone(list)
+	if found {
+		list[i] = item
+		return list
+	}
+	return slices.Insert(list, i, item)
+}
+
+// pair joins two canonical identifiers. "|" is not in either: it is always
+// percent-encoded.
+func pair(a, b string) string { return a + "|" + b }
+
+func keysOfKey(m civibus.MemberID, p civibus.Purpose) string {
+	return pair(m.String(), p.String())
+}
+
+// rightsForKey leaves the version out: a right without one covers all.
+func rightsForKey(service civibus.ServiceID, subject string) string {
+	service.Version = ""
+	return pair(service.String(), subject)
+}
+
+// subjectOf returns the client or the group of a right. The two cannot be
+// mistaken for each other: a client has 3 or 4 parts, a group 2 or 6.
+func subjectOf(r *civibus.AccessRight) string {
+	if r.Group != "" {
+		return r.Group
+	}
+	return r.Client.String()
+}
+
+// openPeriod reports whether the last period is open.
+func openPeriod(p []civibus.Period) bool { return len(p) > 0 && p[len(p)-1].To == 0 }
+
+// begin returns the periods with one open from height on. A period that ended
+// at that very height goes on.
+func begin(p []civibus.Period, height uint64) []civibus.Period {
+	if openPeriod(p) {
+		return p
+	}
+	p = slices.Clone(p)
+	if n := len(p); n > 0 && p[n-1].To == height {
+		p[n-1].To = 0
+		return p
+	}
+	return append(p, civibus.Period{From: height})
+}
+
+// end returns the periods with the open one ended at height. A period that
+// began at that very height never was.
+func end(p []civibus.Period, height uint64) []civibus.Period {
+	if !openPeriod(p) {
+		return p
+	}
+	p = slices.Clone(p)
+	n := len(p)
+	if p[n-1].From == height {
+		return p[:n-1]
+	}
+	p[n-1].To = height
+	return p
+}

@@ -1,0 +1,115 @@
+package registry
+
+import (
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/registry/registrypb"
+)
+
+// txn is one transaction while it is looked at. Its handlers, one per kind,
+// read the state and return the records to be put; they change nothing, so
+// that Check can ask them too.
+type txn struct {
+	*state
+	store      Store
+	signatures *signatureCache
+	height     uint64    // of the block
+	now        time.Time // of the block
+	hash       [32]byte
+	author     *civibus.Member
+	key        *civibus.RegisteredKey
+	// notarised holds the digests that earlier transactions of the block
+	// recorded and the store does not have yet.
+	notarised map[[32]byte]bool
+	// err is a failure of the store. It is nobody's fault but this node's and
+	// never becomes a result.
+	err error
+}
+
+// purposeOf returns which keys sign a kind of transaction.
+func purposeOf(tx *registrypb.Tx) civibus.Purpose {
+	switch tx.Body.(type) {
+	case *registrypb.Tx_AnchorLog, *registrypb.Tx_Notarise:
+		return civibus.LogKey
+	}
+	return civibus.AdminKey
+}
+
+// admit checks everything about a transaction that is not its body: chain, key,
+// signature, sequence and expiry, in the order of spec/registry.md.
+func (x *txn) admit(tx *registrypb.Tx, raw, signature []byte) *refusal {
+	// 1. The chain.
+	if tx.ChainId != x.params.ChainID {
+		return refuse(WrongChain, "chain_id is %.80q, this chain is %q", tx.ChainId, x.params.ChainID)
+	}
+	// 2. The key and its signature.
+	x.key = x.state.key(civibus.KeyID(tx.KeyId))
+	if x.key == nil {
+		return refuse(UnknownKey, "key %x is not registered", tx.KeyId)
+	}
+	if !x.signatures.verify(&x.key.PublicKey, txMessage(raw), signature) {
+		return refuse(BadSignature, "the signature is not that of key %s over this transaction", x.key.ID)
+	}
+	// 3. May this key speak now, about such things?
+	if !x.key.InForce(x.height) {
+		return refuse(KeyNotInForce, "key %s is in force from height %d to %d (0: open), this is height %d", x.key.ID, x.key.Activate, x.key.Revoke, x.height)
+	}
+	if want := purposeOf(tx); x.key.Purpose != want {
+		return refuse(WrongPurpose, "key %s is a %s key, this transaction takes a key of purpose %s", x.key.ID, x.key.Purpose, want)
+	}
+	x.author = x.member(x.key.Member)
+	if x.author == nil {
+		return refuse(NotFound, "member %s of key %s is not registered", x.key.Member, x.key.ID)
+	}
+	// A suspended body's evidence is still witnessed: suspension must not be a
+	// way to hide.
+	_, anchor := tx.Body.(*registrypb.Tx_AnchorLog)
+	if x.author.Status == civibus.Ended || x.author.Status != civibus.Active && !anchor {
+		return refuse(MemberNotActive, "member %s is %s", x.author.ID, x.author.Status)
+	}
+	// 4. Never twice, and not too late.
+	last, _ := x.sequences.Get(x.key.ID.String())
+	if tx.Sequence <= last || tx.Sequence-last > maxSequenceStep {
+		return refuse(BadSequence, "sequence is %d, the rule is %d to %d", tx.Sequence, last+1, last+maxSequenceStep)
+	}
+	if tx.ExpiresAtHeight != 0 && tx.ExpiresAtHeight < x.height {
+		return refuse(Expired, "it expired at height %d, this is height %d", tx.ExpiresAtHeight, x.height)
+	}
+	return nil
+}
+
+// handle runs the handler for the transaction's body.
+func (x *txn) handle(tx *registrypb.Tx) ([]record, *refusal) {
+	switch b := tx.Body.(type) {
+	case *registrypb.Tx_SetMember:
+		return x.setMember(b.SetMember)
+	case *registrypb.Tx_SetMemberStatus:
+		return x.setMemberStatus(b.SetMemberStatus)
+	case *registrypb.Tx_AddKey:
+		return x.addKey(b.AddKey)
+	case *registrypb.Tx_RevokeKey:
+		return x.revokeKey(b.RevokeKey)
+	case *registrypb.Tx_SetSubsystem:
+		return x.setSubsystem(b.SetSubsystem)
+	case *registrypb.Tx_SetSubsystemStatus:
+		return x.setSubsystemStatus(b.SetSubsystemStatus)
+	case *registrypb.Tx_SetService:
+		return x.setService(b.SetService)
+	case *registrypb.Tx_SetServiceStatus:
+		return x.setServiceStatus(b.SetServiceStatus)
+	case *registrypb.Tx_GrantRight:
+		return x.grantRight(b.GrantRight)
+	case *registrypb.Tx_SetRightStatus:
+		return x.setRightStatus(b.SetRightStatus)
+	case *registrypb.Tx_SetGroup:
+		return x.setGroup(b.SetGroup)
+	case *registrypb.Tx_SetGroupMember:
+		return x.setGroupMember(b.SetGroupMember)
+	case *registrypb.Tx_AnchorLog:
+		return x.anchorLog(b.AnchorLog)
+	case *registrypb.Tx_Notarise:
+		return x.notarise(b.Notarise)
+	}
+	return nil, refuse(BadEncoding, "the transaction's body is of an unknown kind")
+}
