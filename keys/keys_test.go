@@ -211,7 +211,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 		}
 		secret := privateBytes(t, k)
 		var out bytes.Buffer
-		for _, v := range []any{k, *k, k.Signer(), *certificate, certificate.PrivateKey, ring, *ring, []*keys.Key{k}, map[string]any{"k": k}, struct{ K *keys.Key }{k}} {
+		for _, v := range []any{k, *k, k.Signer(), *certificate, certificate.PrivateKey, ring, []*keys.Key{k}, map[string]any{"k": k}, struct{ K *keys.Key }{k}} {
 			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d"} {
 				fmt.Fprintf(&out, verb+"\n", v)
 			}

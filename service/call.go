@@ -75,6 +75,9 @@ func (u *upstream) target(rawPath, rawQuery string) (*url.URL, error) {
 	if climbs(rawPath) {
 		return nil, civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "the path leaves the service by \"..\"")
 	}
+	if rawPath != "" && rawPath[0] != '/' {
+		return nil, civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "the path must be empty or start with \"/\"")
+	}
 	base := u.base.EscapedPath()
 	if strings.HasSuffix(base, "/") && strings.HasPrefix(rawPath, "/") {
 		base = base[:len(base)-1]
