@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/civibus/civibus"
-	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/internal/problem"
 	"github.com/civibus/civibus/seal"
@@ -29,10 +28,11 @@ type exchange struct {
 	response *seal.Seal
 	status   int
 	fault    *civibus.Fault // what the caller is told instead of an answer
-	answered bool           // the service's own answer came
 
 	requestBody, responseBody *keeper
 	retryAfter                time.Duration
+	document                  problem.Document // of a sealed refusal
+	detail                    string           // of the fault, where the provider gave one
 }
 
 func (g *Gateway) begin(place civibus.Place, side evidencepb.Side) *exchange {
@@ -71,6 +71,18 @@ func failure(code civibus.FaultCode) bool {
 		return true
 	}
 	return false
+}
+
+// faultOf returns what is told of err. The evidence log does not know for which
+// face it keeps, so its faults get their place here.
+func (x *exchange) faultOf(err error) *civibus.Fault {
+	f := civibus.AsFault(x.place, err)
+	if f.Place != 0 && f.Code != civibus.FaultEvidence {
+		return f
+	}
+	here := *f
+	here.Place = x.place
+	return &here
 }
 
 // ready reports why the gateway takes no exchange now.
@@ -152,65 +164,6 @@ func (x *exchange) log(ctx context.Context, fault *civibus.Fault, detail string)
 		slog.String("service", x.call.serviceText), slog.Any("err", fault.Err))
 }
 
-// keeper takes one body as it passes, for the archive and the record.
-type keeper struct {
-	archive *evidence.Body
-	err     error
-}
-
-// keep opens a keeper; without an archive it keeps nothing itself.
-func (x *exchange) keep(ctx context.Context) *keeper {
-	k := &keeper{}
-	if x.g.config.Archive == evidence.ArchiveEncrypted {
-		k.archive, k.err = x.g.config.Evidence.NewBody(ctx, x.call.requestID, x.side)
-	}
-	return k
-}
-
-// keepWhole keeps a body that is at hand.
-func (x *exchange) keepWhole(ctx context.Context, body []byte) *keeper {
-	k := x.keep(ctx)
-	_, _ = k.Write(body) // the error stays in k
-	return k
-}
-
-// Write never fails: an archive that does is reported by commit, so that a
-// body is not cut for want of archive while it passes.
-func (k *keeper) Write(p []byte) (int, error) {
-	if k.archive != nil && k.err == nil {
-		_, k.err = k.archive.Write(p)
-	}
-	return len(p), nil
-}
-
-// commit returns what the record says of the body. A body whose seal is not
-// complete was not seen to its end and is not kept.
-func (k *keeper) commit(policy evidence.ArchivePolicy, s *seal.Seal) (*evidencepb.Body, error) {
-	if k == nil || s == nil || s.Head {
-		return nil, nil
-	}
-	if k.err != nil {
-		return nil, k.err
-	}
-	if k.archive != nil {
-		archive := k.archive
-		k.archive = nil
-		return archive.Commit()
-	}
-	b := &evidencepb.Body{Size: uint64(s.Size)}
-	if policy != evidence.ArchiveNone {
-		b.Sha256 = s.Digest[:]
-	}
-	return b, nil
-}
-
-func (k *keeper) abort() {
-	if k != nil && k.archive != nil {
-		k.archive.Abort()
-		k.archive = nil
-	}
-}
-
 // answerFields sets the fields with which every answer of the provider's
 // gateway says what it answers.
 func (x *exchange) answerFields(h http.Header) {
@@ -219,13 +172,6 @@ func (x *exchange) answerFields(h http.Header) {
 	h[civibus.HeaderService] = []string{x.call.serviceText}
 	h[civibus.HeaderRequestID] = []string{x.call.requestID}
 	h[civibus.HeaderHeight] = []string{strconv.FormatUint(x.view.Height(), 10)}
-}
-
-// document makes the error document of x.fault in a style.
-func (x *exchange) document(ctx context.Context, w *problem.Writer, accept []string, detail string) problem.Document {
-	d := w.Document(x.fault, accept, detail)
-	x.log(ctx, x.fault, d.Detail)
-	return d
 }
 
 // retry is the value of Retry-After, in whole seconds.

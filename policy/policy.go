@@ -168,6 +168,12 @@ func choose(v View, q civibus.Question, path string, now time.Time) (*civibus.Ac
 	return chosen, best
 }
 
+// InForce reports whether a right is active and inside its validity.
+func InForce(r *civibus.AccessRight, now time.Time) bool {
+	return r.Status == civibus.Active && (r.ValidFrom.IsZero() || !now.Before(r.ValidFrom)) &&
+		(r.ValidUntil.IsZero() || now.Before(r.ValidUntil))
+}
+
 // examine walks one right through the conditions.
 func examine(r *civibus.AccessRight, q civibus.Question, path string, now time.Time) int {
 	switch {

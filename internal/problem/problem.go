@@ -65,6 +65,9 @@ func (w *Writer) Known(code civibus.FaultCode) bool {
 	return ok
 }
 
+// Title returns the title of a fault code.
+func (w *Writer) Title(code civibus.FaultCode) string { return w.entry(code).Title }
+
 // Type returns the X-Road error type of a fault.
 func (w *Writer) Type(f *civibus.Fault) string {
 	e := w.entry(f.Code)

@@ -1,0 +1,299 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha512"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/problem"
+	"github.com/civibus/civibus/internal/rawurl"
+	"github.com/civibus/civibus/policy"
+	"github.com/civibus/civibus/seal"
+)
+
+// identify reads the call and checks who makes it.
+func (x *exchange) identify(r *http.Request) (err error) {
+	if err = x.ready(); err != nil {
+		return err
+	}
+	if x.call, err = parseCall(x.place, r, r.Header); err != nil {
+		return err
+	}
+	return x.g.identifyClient(r, x.view, &x.call)
+}
+
+// decide asks the policy. What it says of the provider's rules is reported as
+// the provider's gateway would report it.
+func (x *exchange) decide() error {
+	c := &x.call
+	d := policy.Decide(x.view, civibus.Question{
+		Client: c.client, Service: c.service, Method: c.method, Path: c.servicePath, Purpose: c.purpose,
+	}, x.started)
+	x.right = d.Right
+	switch {
+	case d.Allowed():
+		return nil
+	case d.Code == civibus.FaultUnknownMember:
+		return civibus.Faultf(x.place, d.Code, "%s", d.Message)
+	case x.g.config.AskProvider && x.place == civibus.ConsumerGateway:
+		return nil
+	}
+	return civibus.Faultf(civibus.ProviderGateway, d.Code, "%s", d.Message)
+}
+
+// sent is a request on its way.
+type sent struct {
+	request *http.Request
+	again   func(context.Context) (*http.Request, error) // nil: it cannot be sent again
+	header  http.Header                                  // as hashed
+	pending *seal.Pending                                // of a streamed body
+	meter   *meter                                       // of a streamed body
+	body    *[sha512.Size]byte                           // digest of a whole body
+}
+
+// sealRequest makes the sealed request to the provider.
+func (x *exchange) sealRequest(ctx context.Context, w http.ResponseWriter, r *http.Request) (*sent, error) {
+	signer, err := x.g.signer(x.place, x.view)
+	if err != nil {
+		return nil, err
+	}
+	header := x.call.requestHeader(r.Header, strconv.FormatUint(x.view.Height(), 10))
+	make1 := func() (*http.Request, error) {
+		u, err := rawurl.New("https", "gateway.invalid", x.call.path, x.call.query)
+		if err != nil {
+			return nil, civibus.Faultf(x.place, civibus.FaultBadRequest, "Invalid request URI: %v", err)
+		}
+		u.ForceQuery = x.call.asked && x.call.query == ""
+		return (&http.Request{Method: x.call.method, URL: u, Header: header.Clone()}).WithContext(ctx), nil
+	}
+	var src io.Reader
+	if r.ContentLength != 0 {
+		src = &patientReader{src: r.Body, rc: http.NewResponseController(w)}
+	}
+	whole, stream, err := readBody(src, r.ContentLength, x.g.config.BufferLimit)
+	if err != nil {
+		fault := civibus.Faultf(x.place, civibus.FaultIO, "the request's body could not be read to its end")
+		fault.Err = err
+		return nil, fault
+	}
+	out := &sent{header: header}
+	if stream == nil {
+		x.requestBody = x.keepWhole(ctx, whole)
+		out.body = digest512(whole)
+		out.again = func(ctx context.Context) (*http.Request, error) {
+			req, err := make1()
+			if err != nil {
+				return nil, err
+			}
+			x.request, err = seal.SealRequest(ctx, signer, req, whole, x.g.config.Clock())
+			return req, err
+		}
+		x.g.metrics.bytes.WithLabelValues("consumer", "request").Add(float64(len(whole)))
+		out.request, err = out.again(ctx)
+		return out, err
+	}
+	x.requestBody = x.keep(ctx)
+	out.meter = &meter{src: stream, sum: sha512.New(), keep: x.requestBody}
+	if out.request, err = make1(); err != nil {
+		return nil, err
+	}
+	out.request.ContentLength = r.ContentLength
+	out.pending, err = seal.SealRequestStream(ctx, signer, out.request, out.meter, x.g.config.Clock())
+	return out, err
+}
+
+// send carries the request over.
+func (x *exchange) send(ctx context.Context, s *sent) (*http.Response, error) {
+	resp, peer, err := x.g.config.Transport.Do(ctx, x.call.service.MemberID, x.call.serverCode, s.request, s.again)
+	x.peer = peer.Key
+	if s.pending != nil {
+		x.request = s.pending.Seal()
+		if s.pending.Complete() {
+			x.g.metrics.bytes.WithLabelValues("consumer", "request").Add(float64(x.request.Size))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if peer.Member != x.call.service.MemberID {
+		_ = resp.Body.Close()
+		return nil, civibus.Faultf(x.place, civibus.FaultPeer, "the answer came from %s and not from %s", peer.Member, x.call.service.MemberID)
+	}
+	return resp, nil
+}
+
+// verifyAnswer verifies the answer's head, and its body if that is short: the
+// provider sealed it, as the answer to this request. A sealed refusal comes
+// back as a fault.
+func (x *exchange) verifyAnswer(s *sent, resp *http.Response) (*seal.Verified, error) {
+	binding := (*seal.RequestSeal)(nil)
+	if s.pending != nil {
+		binding = s.pending.Binding()
+	} else {
+		binding = x.request.Binding()
+	}
+	v, err := x.g.verifier.Response(resp, binding)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.g.checkSealer(x.place, v.Key.ID, x.call.service.MemberID); err != nil {
+		return nil, err
+	}
+	x.status, x.response = resp.StatusCode, v.Seal()
+	if code := v.Header.Get(civibus.HeaderFault); code != "" {
+		return nil, x.providerFault(v, civibus.FaultCode(code))
+	}
+	// A service's answer says what it answers. The seal binds it already; this
+	// holds the provider to it in X-Road's own terms.
+	body := s.body
+	if s.pending != nil {
+		if !s.pending.Complete() {
+			return nil, civibus.Faultf(x.place, civibus.FaultInconsistentAnswer, "the answer came before the request's end")
+		}
+		x.request, body = s.pending.Seal(), s.meter.digest()
+	}
+	target := joinTarget(x.call.path, x.call.query, x.call.asked)
+	for _, f := range [...]struct{ name, want string }{
+		{civibus.HeaderClient, x.call.clientText},
+		{civibus.HeaderService, x.call.serviceText},
+		{civibus.HeaderID, x.call.messageID},
+		{civibus.HeaderRequestID, x.call.requestID},
+		{civibus.HeaderRequestHash, requestHash(x.call.method, target, s.header, body)},
+	} {
+		if got := v.Header[f.name]; len(got) != 1 || got[0] != f.want {
+			return nil, civibus.Faultf(x.place, civibus.FaultInconsistentAnswer, "the answer's %s is not that of the request", f.name)
+		}
+	}
+	return v, nil
+}
+
+// refusal is the body of a sealed refusal.
+type refusal struct {
+	Type    string `json:"type"`
+	Message string `json:"message"`
+	Detail  string `json:"detail"`
+}
+
+// maxRefusal bounds what is taken from a provider's refusal.
+const maxRefusal = 16 << 10
+
+// providerFault reads a sealed refusal.
+func (x *exchange) providerFault(v *seal.Verified, code civibus.FaultCode) error {
+	fault := &civibus.Fault{Place: civibus.ProviderGateway, Code: code}
+	if !x.g.problems.Known(code) {
+		fault.Code = civibus.FaultInternal
+	}
+	body, whole := v.Body.Bytes()
+	if !whole || len(body) > maxRefusal {
+		return civibus.Faultf(x.place, civibus.FaultInconsistentAnswer, "the provider's refusal is malformed")
+	}
+	var r refusal
+	if json.Unmarshal(body, &r) != nil || r.Message == "" {
+		r.Message = x.g.problems.Title(fault.Code) // an answer to HEAD has no body
+	}
+	fault.Message, x.detail = r.Message, r.Detail
+	if s, err := strconv.ParseUint(v.Header.Get("Retry-After"), 10, 31); err == nil {
+		x.retryAfter = time.Duration(s) * time.Second
+	}
+	return fault
+}
+
+// deliver records the exchange and passes the answer on.
+func (x *exchange) deliver(w http.ResponseWriter, r *http.Request, status int, v *seal.Verified) {
+	ctx, h := r.Context(), w.Header()
+	for name, values := range v.Header {
+		if !filtered(name) && (!reservedField(name) || name == civibus.HeaderRequestHash || name == civibus.HeaderRequestID) {
+			h[name] = values
+		}
+	}
+	if len(h["Content-Type"]) == 0 {
+		h["Content-Type"] = nil // net/http would guess one
+	}
+	count := x.g.metrics.bytes.WithLabelValues("consumer", "response")
+	if body, whole := v.Body.Bytes(); whole {
+		x.responseBody = x.keepWhole(ctx, body)
+		if err := x.record(ctx); err != nil {
+			clear(h)
+			x.tell(w, r, err)
+			return
+		}
+		switch {
+		case !bodyless(r.Method, status):
+			h["Content-Length"] = []string{strconv.Itoa(len(body))}
+		case r.Method == http.MethodHead && v.Length >= 0:
+			h["Content-Length"] = []string{strconv.FormatInt(v.Length, 10)}
+		}
+		w.WriteHeader(status)
+		_, _ = w.Write(body) // the client system went away: the record stands
+		count.Add(float64(len(body)))
+		return
+	}
+
+	// A long body: what has been verified goes out, but its end only once the
+	// whole is verified and recorded.
+	flush := func() {}
+	if v.Length >= 0 {
+		h["Content-Length"] = []string{strconv.FormatInt(v.Length, 10)}
+	} else {
+		flush = func() { _ = http.NewResponseController(w).Flush() }
+	}
+	x.responseBody = x.keep(ctx)
+	w.WriteHeader(status)
+	recorded := false
+	n, err := withholding(w, &meter{src: v.Body, keep: x.responseBody}, flush, func() error {
+		x.response, recorded = v.Seal(), true
+		return x.record(ctx)
+	})
+	count.Add(float64(n))
+	if err == nil {
+		return
+	}
+	x.fault = x.faultOf(err)
+	if v.Err() == nil && !recorded {
+		x.fault = civibus.Faultf(x.place, civibus.FaultIO, "the client system did not take the answer to its end")
+		x.fault.Err = err
+	}
+	if !recorded {
+		x.response = v.Seal()
+		if err := x.record(ctx); err != nil {
+			x.log(ctx, civibus.AsFault(x.place, err), "")
+		}
+	}
+	x.log(ctx, x.fault, "")
+	panic(http.ErrAbortHandler) // so that the client system sees a cut body and no end
+}
+
+// refuse records the refusal or failure and tells it.
+func (x *exchange) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	x.fault = x.faultOf(err)
+	if err := x.record(r.Context()); err != nil {
+		x.log(r.Context(), x.fault, "")
+		x.tell(w, r, err)
+		return
+	}
+	x.tell(w, r, x.fault)
+}
+
+// tell answers with an error document in the client systems' style.
+func (x *exchange) tell(w http.ResponseWriter, r *http.Request, err error) {
+	x.fault = x.faultOf(err)
+	if x.detail == "" {
+		x.detail = problem.NewDetail()
+	}
+	d := x.g.problems.Document(x.fault, r.Header["Accept"], x.detail)
+	x.log(r.Context(), x.fault, d.Detail)
+	h := w.Header()
+	if x.call.requestID != "" {
+		h[civibus.HeaderID] = []string{x.call.messageID}
+		h[civibus.HeaderRequestID] = []string{x.call.requestID}
+	}
+	if x.retryAfter > 0 {
+		h["Retry-After"] = []string{x.retry()}
+	}
+	d.WriteTo(w, r)
+}
