@@ -86,8 +86,8 @@ type Config struct {
 	// Fresh reports why the registry view is too old to decide on; nil means it
 	// is not. Default: never too old.
 	Fresh func() error
-	// Signer returns the body's seal key that is in force in the view, or nil.
-	Signer func(View) civibus.Signer
+	// Signer returns the body's seal key that is in force in the view.
+	Signer func(View) (civibus.Signer, error)
 	// Evidence keeps the body's evidence.
 	Evidence Evidence
 	// Archive is the evidence log's policy for bodies. Default: digest.

@@ -83,9 +83,11 @@ func (g *Gateway) signer(place civibus.Place, v View) (civibus.Signer, error) {
 	if s := g.signers.Load(); s != nil && s.height == height && s.signer != nil {
 		return s.signer, nil
 	}
-	s := g.config.Signer(v)
-	if s == nil {
-		return nil, civibus.Faultf(place, civibus.FaultInternal, "this body has no seal key in force")
+	s, err := g.config.Signer(v)
+	if err != nil {
+		fault := civibus.Faultf(place, civibus.FaultInternal, "this body has no seal key in force")
+		fault.Err = err
+		return nil, fault
 	}
 	g.signers.Store(&signerAt{height, s})
 	return s, nil
