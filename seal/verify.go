@@ -98,7 +98,10 @@ func (v *Verifier) Request(r *http.Request) (*Verified, error) {
 	} else {
 		out.binding.done.Store(&requestEnd{c.digestField, c.now.seal.Signature})
 	}
-	return out, c.body(out, r.Body, r.ContentLength, false)
+	if err := c.body(out, r.Body, r.ContentLength, false); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // Response verifies the answer to the request that req names: the Binding of
@@ -110,7 +113,10 @@ func (v *Verifier) Response(resp *http.Response, req *RequestSeal) (*Verified, e
 	if err := c.begin(out); err != nil {
 		return nil, err
 	}
-	return out, c.body(out, resp.Body, resp.ContentLength, bodiless(req.method, resp.StatusCode))
+	if err := c.body(out, resp.Body, resp.ContentLength, bodiless(req.method, resp.StatusCode)); err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // check is the verification of one message.
