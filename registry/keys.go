@@ -2,7 +2,7 @@ package registry
 
 import (
 	"bytes"
-	"crypto/x509"
+	"encoding/asn1"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry/registrypb"
@@ -100,14 +100,52 @@ func checkKey(purpose civibus.Purpose, spki, certificate []byte) (civibus.Public
 	if len(certificate) > maxCertificate {
 		return public, refuse(BadCertificate, "certificate has %d bytes, the rule is at most %d", len(certificate), maxCertificate)
 	}
-	cert, err := x509.ParseCertificate(certificate)
-	if err != nil {
+	of := certificateKey(certificate)
+	if of == nil {
 		return public, refuse(BadCertificate, "certificate is not an X.509 certificate in DER")
 	}
-	if !bytes.Equal(cert.RawSubjectPublicKeyInfo, spki) {
+	if !bytes.Equal(of, spki) {
 		return public, refuse(BadCertificate, "certificate is over another key")
 	}
 	return public, nil
+}
+
+// certificateKey returns the SubjectPublicKeyInfo of an X.509 certificate, nil
+// if it does not have the shape of one. It looks at the shape alone: what a
+// full parser accepts changes between its versions, and replicas must agree. A
+// certificate that TLS will not take harms nobody but the member that owns it.
+func certificateKey(der []byte) []byte {
+	outer := derSequence(der)
+	if len(outer) != 3 { // content, algorithm, signature
+		return nil
+	}
+	content := derSequence(outer[0].FullBytes)
+	if len(content) > 0 && content[0].Class == asn1.ClassContextSpecific && content[0].Tag == 0 {
+		content = content[1:] // the version, absent in version 1
+	}
+	// Serial number, algorithm, issuer, validity, subject, key, extensions.
+	if len(content) < 6 || content[0].Tag != asn1.TagInteger || derSequence(content[5].FullBytes) == nil {
+		return nil
+	}
+	return content[5].FullBytes
+}
+
+// derSequence returns the elements of a DER SEQUENCE that fills b.
+func derSequence(b []byte) []asn1.RawValue {
+	var seq asn1.RawValue
+	rest, err := asn1.Unmarshal(b, &seq)
+	if err != nil || len(rest) != 0 || seq.Class != asn1.ClassUniversal || seq.Tag != asn1.TagSequence || !seq.IsCompound {
+		return nil
+	}
+	var out []asn1.RawValue
+	for rest = seq.Bytes; len(rest) > 0; {
+		var v asn1.RawValue
+		if rest, err = asn1.Unmarshal(rest, &v); err != nil {
+			return nil
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // checkHeight resolves a height at which something takes effect.

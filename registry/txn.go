@@ -38,7 +38,8 @@ func purposeOf(tx *registrypb.Tx) civibus.Purpose {
 
 // admit checks everything about a transaction that is not its body: chain, key,
 // signature, sequence and expiry, in the order of spec/registry.md.
-func (x *txn) admit(tx *registrypb.Tx, raw, signature []byte) *refusal {
+func (x *txn) admit(p *prepared) *refusal {
+	tx := p.tx
 	// 1. The chain.
 	if tx.ChainId != x.params.ChainID {
 		return refuse(WrongChain, "chain_id is %.80q, this chain is %q", tx.ChainId, x.params.ChainID)
@@ -48,7 +49,7 @@ func (x *txn) admit(tx *registrypb.Tx, raw, signature []byte) *refusal {
 	if x.key == nil {
 		return refuse(UnknownKey, "key %x is not registered", tx.KeyId)
 	}
-	if !x.signatures.verify(&x.key.PublicKey, txMessage(raw), signature) {
+	if p.badSignature || !x.signatures.verify(&x.key.PublicKey, txMessage(p.raw), p.signature) {
 		return refuse(BadSignature, "the signature is not that of key %s over this transaction", x.key.ID)
 	}
 	// 3. May this key speak now, about such things?

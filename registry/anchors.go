@@ -1,0 +1,169 @@
+package registry
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/mod/sumdb/note"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/registry/eventlog"
+	"github.com/civibus/civibus/registry/registrypb"
+)
+
+// EvidenceOrigin returns the checkpoint origin, which is also the signer's
+// name, of a member's n-th evidence log.
+func EvidenceOrigin(member civibus.MemberID, n int) string {
+	// "+" is not allowed in a note's key names, and plain in identifiers.
+	return fmt.Sprintf("civibus/%s/evidence/%d", strings.ReplaceAll(member.String(), "+", "%2B"), n)
+}
+
+// EventLogOrigin returns the checkpoint origin of a registry's event log.
+func EventLogOrigin(chainID string) string { return "civibus/" + chainID + "/registry" }
+
+// checkpoint is the content of an evidence log's checkpoint.
+type checkpoint struct {
+	origin string
+	number int // of the member's logs
+	size   uint64
+	root   [32]byte
+}
+
+// anchorLog makes the registry a witness of a checkpoint of the sender's
+// evidence log: the log only grew since the last one, or nothing is recorded.
+func (x *txn) anchorLog(m *registrypb.AnchorLog) ([]record, *refusal) {
+	// 1. The checkpoint, signed by a log key of the sender.
+	c, err := x.openCheckpoint(m.Checkpoint)
+	if err != nil {
+		return nil, refuse(BadCheckpoint, "checkpoint: %v", err)
+	}
+	if len(m.Consistency) > maxProofHashes {
+		return nil, refuse(InvalidField, "consistency: %d hashes, the rule is at most %d", len(m.Consistency), maxProofHashes)
+	}
+	// 2. It follows the last anchored one.
+	last, ok := x.logs.Get(c.origin)
+	if !ok {
+		if c.number > 1 {
+			if _, ok := x.logs.Get(EvidenceOrigin(x.author.ID, c.number-1)); !ok {
+				return nil, refuse(NotFound, "log %d of %s is not anchored, the rule is that logs are numbered from 1 without gaps", c.number-1, x.author.ID)
+			}
+		}
+		last = &civibus.Log{Origin: c.origin, Member: x.author.ID}
+	}
+	if r := follows(last, c, m); r != nil {
+		return nil, r
+	}
+	return []record{logRecord{&civibus.Log{Origin: c.origin, Member: x.author.ID, Size: c.size, Root: c.root, Anchored: x.height}}}, nil
+}
+
+// follows checks a checkpoint against the last anchored one. The code tells
+// apart what a body must answer for: a smaller log, another log of the same
+// size, and a larger log that does not contain the old one.
+func follows(last *civibus.Log, c *checkpoint, m *registrypb.AnchorLog) *refusal {
+	switch {
+	case c.size < last.Size:
+		return refuse(RollbackCheckpoint, "log %s had %d entries at height %d, the checkpoint has %d", last.Origin, last.Size, last.Anchored, c.size)
+	case c.size == last.Size && c.root != last.Root:
+		return refuse(ForkedCheckpoint, "log %s had another root at size %d, anchored at height %d", last.Origin, last.Size, last.Anchored)
+	case c.size == last.Size:
+		return refuse(NoChange, "log %s is anchored at size %d already", last.Origin, last.Size)
+	case m.OldSize != last.Size:
+		return refuse(StaleCheckpoint, "the proof starts at size %d, log %s is anchored at size %d", m.OldSize, last.Origin, last.Size)
+	case last.Size == 0 && len(m.Consistency) != 0:
+		return refuse(InconsistentCheckpoint, "a proof is given for the first checkpoint of log %s, the rule is none", last.Origin)
+	case last.Size == 0:
+		return nil
+	}
+	if err := eventlog.VerifyConsistency(last.Size, c.size, last.Root, c.root, m.Consistency); err != nil {
+		return refuse(InconsistentCheckpoint, "log %s from size %d to %d: the proof does not verify", last.Origin, last.Size, c.size)
+	}
+	return nil
+}
+
+// openCheckpoint verifies a checkpoint note of the author and reads it.
+func (x *txn) openCheckpoint(msg []byte) (*checkpoint, error) {
+	if len(msg) > maxCheckpoint {
+		return nil, fmt.Errorf("it has %d bytes, the rule is at most %d", len(msg), maxCheckpoint)
+	}
+	// 1. Whose log it says it is of.
+	first, _, _ := bytes.Cut(msg, []byte("\n"))
+	number, err := evidenceNumber(string(first), x.author.ID)
+	if err != nil {
+		return nil, err
+	}
+	// 2. A signature by a log key of the author.
+	n, err := note.Open(msg, logVerifiers{x, string(first)})
+	if err != nil {
+		return nil, errors.New("it is not a note signed by a log key in force of the sender")
+	}
+	// 3. Three lines and no more: extension lines would be free text.
+	lines := strings.Split(n.Text, "\n")
+	if len(lines) != 4 || lines[3] != "" {
+		return nil, fmt.Errorf("it has %d lines, the rule is three", len(lines)-1)
+	}
+	c := &checkpoint{origin: lines[0], number: number}
+	if c.size, err = strconv.ParseUint(lines[1], 10, 63); err != nil || c.size == 0 || strconv.FormatUint(c.size, 10) != lines[1] {
+		return nil, fmt.Errorf("size %.30q, the rule is a decimal number from 1", lines[1])
+	}
+	root, err := base64.StdEncoding.Strict().DecodeString(lines[2])
+	if err != nil || len(root) != 32 {
+		return nil, errors.New("its root is not 32 bytes in base64")
+	}
+	c.root = [32]byte(root)
+	return c, nil
+}
+
+// evidenceNumber reads the number from an origin, which must be the member's.
+func evidenceNumber(origin string, member civibus.MemberID) (int, error) {
+	cut := strings.LastIndexByte(origin, '/')
+	n, err := strconv.Atoi(origin[cut+1:])
+	if err != nil || n < 1 || n > 1<<20 || origin != EvidenceOrigin(member, n) {
+		return 0, fmt.Errorf("its origin is %.80q, the rule for the sender is %q or a higher number", origin, EvidenceOrigin(member, 1))
+	}
+	return n, nil
+}
+
+// logVerifiers finds the author's log keys by the name and hash that a note
+// gives.
+type logVerifiers struct {
+	x      *txn
+	origin string
+}
+
+// Verifier implements note.Verifiers.
+func (v logVerifiers) Verifier(name string, hash uint32) (note.Verifier, error) {
+	if name == v.origin {
+		list, _ := v.x.keysOf.Get(keysOfKey(v.x.author.ID, civibus.LogKey))
+		for _, k := range list {
+			if k.InForce(v.x.height) && noteKeyHash(name, k.Key.(ed25519.PublicKey)) == hash {
+				return logVerifier{v, k, hash}, nil
+			}
+		}
+	}
+	return nil, &note.UnknownVerifierError{Name: name, KeyHash: hash}
+}
+
+type logVerifier struct {
+	logVerifiers
+	key  *civibus.RegisteredKey
+	hash uint32
+}
+
+func (v logVerifier) Name() string    { return v.origin }
+func (v logVerifier) KeyHash() uint32 { return v.hash }
+func (v logVerifier) Verify(msg, sig []byte) bool {
+	return v.x.signatures.verify(&v.key.PublicKey, msg, sig)
+}
+
+// noteKeyHash is the key hash of the signed-note format for an Ed25519 key.
+func noteKeyHash(name string, key ed25519.PublicKey) uint32 {
+	h := sha256.Sum256(append(append([]byte(name), '\n', 1), key...))
+	return binary.BigEndian.Uint32(h[:])
+}

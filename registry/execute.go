@@ -1,0 +1,301 @@
+package registry
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/registry/eventlog"
+	"github.com/civibus/civibus/registry/registrypb"
+	"github.com/civibus/civibus/registry/smt"
+)
+
+// Block is what became of a block.
+type Block struct {
+	Results []Result // one per envelope, in order
+	Events  [][]byte // what was appended to the event log, encoded
+	AppHash [32]byte
+}
+
+// prepared is an envelope after everything that does not depend on the
+// transactions before it.
+type prepared struct {
+	hash           [32]byte
+	tx             *registrypb.Tx
+	raw, signature []byte
+	refusal        *refusal
+	badSignature   bool // tried and found wrong
+}
+
+// Check tells whether an envelope is worth proposing: whether it is well
+// formed, signed by a key in force, in sequence after the committed state and
+// within the rules that do not depend on what else is in the block. It can be
+// called by many at once. Good signatures are remembered for Execute.
+func (m *Machine) Check(envelope []byte) Result {
+	v := m.view.Load()
+	if v == nil {
+		return Result{Unavailable, "the registry has no genesis yet", TxHash(envelope)}
+	}
+	p := decode(v.state, envelope)
+	x := m.txn(v.state, v.height+1, v.now, nil)
+	_, r := x.run(&p)
+	if r != nil && r.code.checked() {
+		return Result{r.code, r.reason, p.hash}
+	}
+	return Result{TxHash: p.hash}
+}
+
+func (m *Machine) txn(st *state, height uint64, now time.Time, notarised map[[32]byte]bool) *txn {
+	return &txn{state: st, store: m.store, signatures: m.signatures, height: height, now: now, notarised: notarised}
+}
+
+// run admits and handles a prepared transaction.
+func (x *txn) run(p *prepared) ([]record, *refusal) {
+	if p.refusal != nil {
+		return nil, p.refusal
+	}
+	x.hash = p.hash
+	if r := x.admit(p); r != nil {
+		return nil, r
+	}
+	records, r := x.handle(p.tx)
+	if r != nil {
+		return nil, r
+	}
+	return records, nil
+}
+
+// decode does what needs nothing but the envelope and the parameters.
+func decode(st *state, envelope []byte) prepared {
+	p := prepared{hash: TxHash(envelope)}
+	if uint64(len(envelope)) > uint64(st.params.MaxTxBytes) {
+		p.refusal = refuse(TooLarge, "the envelope has %d bytes, the rule is at most %d", len(envelope), st.params.MaxTxBytes)
+		return p
+	}
+	var err error
+	if p.tx, p.raw, p.signature, err = decodeEnvelope(envelope); err != nil {
+		p.refusal = refuse(BadEncoding, "%v", err)
+	}
+	return p
+}
+
+// Execute runs a block on top of the committed state. Nothing of it is visible
+// or durable before Commit; executing again replaces the block. An error means
+// that this node cannot go on, never that a transaction is bad.
+func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte) (*Block, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pending = nil
+	base := m.view.Load()
+	if base == nil {
+		return nil, errors.New("execute block: the registry has no genesis yet")
+	}
+	if height != base.height+1 && (base.height != 0 || height == 0) {
+		return nil, fmt.Errorf("execute block at height %d: the committed height is %d", height, base.height)
+	}
+	// 1. Decoding and signatures, side by side.
+	ready := m.prepareAll(base, height, t, envelopes)
+	// 2. One transaction after the other.
+	b := m.newBlock(base, height, t)
+	out := &Block{Results: make([]Result, len(envelopes))}
+	for i := range ready {
+		r, err := b.add(&ready[i])
+		if err != nil {
+			return nil, fmt.Errorf("execute block at height %d, transaction %d: %w", height, i, err)
+		}
+		out.Results[i] = r
+	}
+	// 3. The new roots.
+	if err := b.finish(); err != nil {
+		return nil, fmt.Errorf("execute block at height %d: %w", height, err)
+	}
+	m.pending = b.pending
+	out.Events, out.AppHash = b.events, b.pending.view.appHash
+	return out, nil
+}
+
+// prepareAll decodes envelopes and verifies signatures on all processors. What
+// it finds out is a matter of bytes, so the order does not matter.
+func (m *Machine) prepareAll(base *View, height uint64, t time.Time, envelopes [][]byte) []prepared {
+	ready := make([]prepared, len(envelopes))
+	one := func(i int) {
+		ready[i] = decode(base.state, envelopes[i])
+		if ready[i].refusal == nil {
+			m.warm(base, height, t, &ready[i])
+		}
+	}
+	workers := min(runtime.GOMAXPROCS(0), len(envelopes)/4)
+	if workers < 2 {
+		for i := range envelopes {
+			one(i)
+		}
+		return ready
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(envelopes); i = int(next.Add(1)) - 1 {
+				one(i)
+			}
+		})
+	}
+	wg.Wait()
+	return ready
+}
+
+// warm verifies a transaction's signatures as far as the keys are known before
+// the block. The rest is verified in its turn.
+func (m *Machine) warm(base *View, height uint64, t time.Time, p *prepared) {
+	key := base.state.key(civibus.KeyID(p.tx.KeyId))
+	if key == nil {
+		return
+	}
+	if !m.signatures.verify(&key.PublicKey, txMessage(p.raw), p.signature) {
+		p.badSignature = true
+		return
+	}
+	switch b := p.tx.Body.(type) {
+	case *registrypb.Tx_AnchorLog:
+		x := m.txn(base.state, height, t, nil)
+		if x.author = base.state.member(key.Member); x.author != nil {
+			_, _ = x.openCheckpoint(b.AnchorLog.Checkpoint)
+		}
+	case *registrypb.Tx_AddKey:
+		a := b.AddKey
+		if public, err := parseSPKI(a.Spki); err == nil {
+			m.signatures.verify(&public, possessionMessage(base.state.params.ChainID, a.Member, civibus.Purpose(a.Purpose), a.Spki), a.Possession)
+		}
+	}
+}
+
+// blockRun is a block while it is executed.
+type blockRun struct {
+	machine   *Machine
+	base      *View
+	state     *state
+	height    uint64
+	now       time.Time
+	notarised map[[32]byte]bool
+	changes   []smt.Change
+	places    map[string]int // state key: its place in changes
+	index     []KV           // what is written besides the state
+	events    [][]byte
+	accepted  int
+	pending   *pending
+}
+
+func (m *Machine) newBlock(base *View, height uint64, t time.Time) *blockRun {
+	b := &blockRun{
+		machine: m, base: base, state: base.state.copy(), height: height, now: time.Unix(0, t.UnixNano()).UTC(),
+		notarised: make(map[[32]byte]bool), places: make(map[string]int),
+	}
+	if b.now.Before(base.now) { // the registry's time never goes back
+		b.now = base.now
+	}
+	return b
+}
+
+// add runs one transaction and, if it is accepted, puts what it produces.
+func (b *blockRun) add(p *prepared) (Result, error) {
+	x := b.machine.txn(b.state, b.height, b.now, b.notarised)
+	records, r := x.run(p)
+	if x.err != nil {
+		return Result{}, x.err
+	}
+	if r != nil {
+		return Result{r.code, r.reason, p.hash}, nil
+	}
+	keyID := x.key.ID.String()
+	b.state.sequences.Set(keyID, p.tx.Sequence)
+	b.change(sequencePrefix+keyID, encodeSequence(p.tx.Sequence))
+	author := x.author.ID.String()
+	for _, rec := range records {
+		b.put(rec, p.hash[:], author)
+	}
+	b.accepted++
+	return Result{TxHash: p.hash}, nil
+}
+
+// put makes a record part of the state and of the event log.
+func (b *blockRun) put(r record, txHash []byte, author string) {
+	value := r.encode()
+	r.put(b.state)
+	b.change(r.stateKey(), value)
+	switch r := r.(type) {
+	case notarisationRecord:
+		b.notarised[r.Digest] = true
+	case logRecord:
+		at := b.base.EventSize() + uint64(len(b.events))
+		b.index = append(b.index, KV{anchorStoreKey(r.Origin, r.Size), binary.BigEndian.AppendUint64(nil, at)})
+	}
+	b.events = append(b.events, encodeEvent(b.height, len(b.events), txHash, author, r.eventField(), value))
+}
+
+// change notes the new value of a state key; the last one in the block counts.
+func (b *blockRun) change(key string, value []byte) {
+	if i, ok := b.places[key]; ok {
+		b.changes[i].Value = value
+		return
+	}
+	b.places[key] = len(b.changes)
+	b.changes = append(b.changes, smt.Change{Key: key, Value: value})
+}
+
+// finish computes the roots and collects what Commit writes.
+func (b *blockRun) finish() error {
+	if b.accepted > 0 {
+		return b.finishChanged(b.accepted)
+	}
+	// An empty block leaves everything but height and time, so that the ledger
+	// may leave out such blocks.
+	v := *b.base
+	v.height, v.now = b.height, b.now
+	b.pending = &pending{view: &v, puts: []KV{b.meta(&v)}}
+	return nil
+}
+
+func (b *blockRun) finishChanged(transactions int) error {
+	v := &View{state: b.state, store: b.machine.store, height: b.height, now: b.now}
+	b.pending = &pending{view: v}
+	tree, err := b.machine.tree.Prepare(b.changes)
+	if err != nil {
+		return err
+	}
+	v.tree = tree.Version()
+	b.events = append(b.events, encodeEvent(b.height, len(b.events), nil, "", blockCommittedField, encodeBlockCommitted(b.now, v.StateRoot(), transactions)))
+	log := b.machine.log.Prepare(b.events)
+	v.events = log.Head()
+	v.appHash = ComputeAppHash(v.StateRoot(), v.EventRoot(), v.EventSize())
+	b.pending.tree, b.pending.log = tree, log
+	b.collect(v, tree, log)
+	return nil
+}
+
+// collect gathers the one batch in which the block becomes durable.
+func (b *blockRun) collect(v *View, tree *smt.Update, log *eventlog.Update) {
+	treePuts, deletes := tree.Writes()
+	logPuts := log.Writes()
+	puts := make([]KV, 0, len(b.changes)+len(b.index)+len(treePuts)+len(logPuts)+2)
+	for _, c := range b.changes {
+		puts = append(puts, KV{stateStoreKey(c.Key), c.Value})
+	}
+	puts = append(puts, b.index...)
+	for _, p := range treePuts {
+		puts = append(puts, KV(p))
+	}
+	for _, p := range logPuts {
+		puts = append(puts, KV(p))
+	}
+	puts = append(puts, KV{blockStoreKey(b.height), binary.BigEndian.AppendUint64(nil, v.EventSize())})
+	b.pending.puts, b.pending.deletes = append(puts, b.meta(v)), deletes
+}
+
+func (b *blockRun) meta(v *View) KV {
+	return KV{[]byte(storeMeta), meta{height: v.height, now: v.now, events: v.EventSize(), appHash: v.appHash}.encode()}
+}

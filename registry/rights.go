@@ -1,0 +1,132 @@
+package registry
+
+import (
+	"encoding/hex"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/registry/registrypb"
+)
+
+// grantRight lets a subject call a service or some of its endpoints. The terms
+// never change; a right with other terms supersedes this one.
+func (x *txn) grantRight(m *registrypb.GrantRight) ([]record, *refusal) {
+	// 1. The terms.
+	next, r := x.terms(m)
+	if r != nil {
+		return nil, r
+	}
+	// 2. Who grants, and whether what is granted exists.
+	if r := x.mustAdminister(next.Service.MemberID); r != nil {
+		return nil, r
+	}
+	if r := x.mustHaveService(next.Service); r != nil {
+		return nil, r
+	}
+	if next.Group == "" {
+		if r := x.mustLiveClient(next.Client); r != nil {
+			return nil, r
+		}
+	} else if _, ok := x.groups.Get(next.Group); !ok {
+		return nil, refuse(NotFound, "group %s is not registered", next.Group)
+	}
+	// 3. The right, and the end of the one it supersedes.
+	next.ID = hex.EncodeToString(x.hash[:16])
+	next.Status, next.Periods = civibus.Active, begin(nil, x.height)
+	if old, ok := x.rights.Get(next.ID); ok {
+		return nil, refuse(AlreadyExists, "right %s is already registered", old.ID)
+	}
+	if m.Supersedes == "" {
+		return []record{rightRecord{next}}, nil
+	}
+	old, ok := x.rights.Get(m.Supersedes)
+	switch {
+	case !ok:
+		return nil, refuse(NotFound, "supersedes: right %.40q is not registered", m.Supersedes)
+	case old.Status == civibus.Ended:
+		return nil, refuse(Ended, "supersedes: right %s has ended", old.ID)
+	case old.Service.ClientID != next.Service.ClientID:
+		return nil, refuse(InvalidField, "supersedes: right %s is of %s, the rule is a right of the same subsystem", old.ID, old.Service.ClientID)
+	}
+	ended := *old
+	ended.Status, ended.Periods = civibus.Ended, end(old.Periods, x.height)
+	return []record{rightRecord{&ended}, rightRecord{next}}, nil
+}
+
+// terms checks the fields of a grant.
+func (x *txn) terms(m *registrypb.GrantRight) (*civibus.AccessRight, *refusal) {
+	out := &civibus.AccessRight{Purpose: m.Purpose, LegalBasis: m.LegalBasis, Supersedes: m.Supersedes}
+	var r *refusal
+	if out.Service, r = x.serviceID("service", m.Service); r != nil {
+		return nil, r
+	}
+	if out.Endpoints, r = checkEndpoints(m.Endpoints); r != nil {
+		return nil, r
+	}
+	switch s := m.Subject.(type) {
+	case *registrypb.GrantRight_Client:
+		if out.Client, r = x.clientID("client", s.Client); r != nil {
+			return nil, r
+		}
+	case *registrypb.GrantRight_Group:
+		owner, r := x.groupID("group", s.Group)
+		if r != nil {
+			return nil, r
+		}
+		if owner != (civibus.ClientID{}) && owner != out.Service.ClientID {
+			return nil, refuse(InvalidField, "group: %s is local to another subsystem than the service's", s.Group)
+		}
+		out.Group = s.Group
+	default:
+		return nil, refuse(InvalidField, "the subject is missing, the rule is a client or a group")
+	}
+	if r := checkPurpose(m.Purpose); r != nil {
+		return nil, r
+	}
+	if r := checkText("legal_basis", m.LegalBasis, 1, maxLegalBasis); r != nil {
+		return nil, r
+	}
+	if l := m.RateLimit; l != nil {
+		if l.Requests == 0 || l.PerSeconds == 0 || l.PerSeconds > maxPerSeconds {
+			return nil, refuse(InvalidField, "rate_limit: %d requests per %d seconds, the rule is at least 1 request per 1 to %d seconds", l.Requests, l.PerSeconds, maxPerSeconds)
+		}
+		out.Limit = civibus.RateLimit{Requests: l.Requests, Per: time.Duration(l.PerSeconds) * time.Second}
+	}
+	return out, x.validity(m, out)
+}
+
+// validity checks when the right begins and expires. Whether it is in time at a
+// later moment is the policy's question.
+func (x *txn) validity(m *registrypb.GrantRight, out *civibus.AccessRight) *refusal {
+	for field, t := range [...]int64{m.ValidFrom, m.ValidUntil} {
+		if t < 0 || t > maxUnixSeconds {
+			return refuse(InvalidField, "%s: %d, the rule is 0 or Unix seconds up to the year 9999", [...]string{"valid_from", "valid_until"}[field], t)
+		}
+	}
+	if m.ValidUntil != 0 && m.ValidUntil <= max(m.ValidFrom, x.now.Unix()) {
+		return refuse(InvalidField, "valid_until: %d, the rule is after valid_from and after now", m.ValidUntil)
+	}
+	out.ValidFrom, out.ValidUntil = timeOf(m.ValidFrom), timeOf(m.ValidUntil)
+	return nil
+}
+
+// setRightStatus suspends, resumes or ends a right.
+func (x *txn) setRightStatus(m *registrypb.SetRightStatus) ([]record, *refusal) {
+	if b, err := hex.DecodeString(m.Id); err != nil || len(b) != 16 || hex.EncodeToString(b) != m.Id {
+		return nil, refuse(InvalidField, "id: %.40q, the rule is 32 lower-case hex digits", m.Id)
+	}
+	old, ok := x.rights.Get(m.Id)
+	if !ok {
+		return nil, refuse(NotFound, "right %s is not registered", m.Id)
+	}
+	if r := x.mustAdminister(old.Service.MemberID); r != nil {
+		return nil, r
+	}
+	next := *old
+	next.Status = civibus.Status(m.Status)
+	var r *refusal
+	if next.Periods, r = x.changeStatus("right "+m.Id, old.Status, next.Status, old.Periods); r != nil {
+		return nil, r
+	}
+	return []record{rightRecord{&next}}, nil
+}
