@@ -2,8 +2,10 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -21,8 +23,7 @@ func (a *Archive) Expire(ctx context.Context, cutoff time.Time) (int, error) {
 	}
 	deleted := 0
 	for _, day := range days {
-		begin, err := time.Parse(dayFormat, day.Name())
-		if err != nil || begin.AddDate(0, 0, 1).After(cutoff) {
+		if !Expired(day.Name(), cutoff) {
 			continue
 		}
 		n, err := expireDay(ctx, filepath.Join(a.dir, day.Name()))
@@ -92,3 +93,24 @@ func (a *Archive) RemoveUnfinished() error {
 
 // IsMissing reports whether err says that a body is not there.
 func IsMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// Expired reports whether Expire with this cutoff deletes the body called name.
+func Expired(name string, cutoff time.Time) bool {
+	day, _, _ := strings.Cut(name, "/")
+	begin, err := time.Parse(dayFormat, day)
+	return err == nil && !begin.AddDate(0, 0, 1).After(cutoff)
+}
+
+// Check reads a whole body and returns its size and SHA-256.
+func (a *Archive) Check(name string) (size int64, digest [32]byte, err error) {
+	r, err := a.Read(name)
+	if err != nil {
+		return 0, digest, err
+	}
+	defer r.Close()
+	sum := sha256.New()
+	if size, err = io.Copy(sum, r); err != nil {
+		return 0, digest, err
+	}
+	return size, [32]byte(sum.Sum(nil)), nil
+}

@@ -246,6 +246,12 @@ func (w *Writer) extendsOrFirst() error {
 	return w.extends()
 }
 
+// Sign makes the checkpoint note of a tree that Publish has published or the
+// registry has anchored, once more.
+func (w *Writer) Sign(size uint64, root Hash) ([]byte, error) {
+	return SignCheckpoint(w.signer, size, root)
+}
+
 // Collect removes partial tiles and bundles whose full ones are under the last
 // checkpoint, from leaf index from on, and returns where to go on next time.
 func (w *Writer) Collect(from uint64) (uint64, error) {
@@ -304,4 +310,14 @@ func writeFile(name string, data []byte) error {
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// State returns the size and root that the log in dir notes for its tree.
+func State(dir string) (uint64, Hash, error) { return readTreeState(dir) }
+
+// ReadCheckpoint returns the checkpoint of the log in dir, unparsed, and its file.
+func ReadCheckpoint(dir string) (raw []byte, file string, err error) {
+	file = filepath.Join(dir, layout.CheckpointPath)
+	raw, err = os.ReadFile(file)
+	return raw, file, err
 }

@@ -3,7 +3,9 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 // ErrGone says that the segment of an entry has been deleted.
@@ -36,6 +38,20 @@ func (l *Log) Read(pos Position) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readFrame(f, segmentName(pos.Segment), pos)
+}
+
+// ReadAt returns the payload of the entry at pos of a log in dir that nobody has
+// open.
+func ReadAt(dir string, pos Position) ([]byte, error) {
+	f, err := OpenOS(filepath.Join(dir, segmentName(pos.Segment)), os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read write-ahead log: %w", err)
+	}
+	defer f.Close()
 	return readFrame(f, segmentName(pos.Segment), pos)
 }
 
@@ -116,6 +132,17 @@ func (l *Log) Scan(from uint64, fn func(Position, []byte) error) error {
 		}
 	}
 	return nil
+}
+
+// ScanSegment goes through the entries of one segment that is no longer
+// written to.
+func (l *Log) ScanSegment(seg Segment, fn func(Position, []byte) error) error {
+	data, err := os.ReadFile(seg.Path)
+	if err != nil {
+		return fmt.Errorf("scan segment: %w", err)
+	}
+	_, err = scan(seg, data, false, 0, fn)
+	return err
 }
 
 // Rotate ends the active segment if it has entries, so that it can be removed

@@ -1,0 +1,261 @@
+package evidence
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/evidence/wal"
+)
+
+const (
+	leafVersion = 1
+	saltSize    = 16
+	freeFor     = 250 * time.Millisecond // how long the answer about free space is used
+	probeEvery  = time.Second
+	probeBytes  = 1 << 20
+)
+
+// pending is an entry that is acknowledged but not yet stored.
+type pending struct {
+	pos      wal.Position
+	leaf     [1 + sha256.Size]byte
+	exchange string
+	side     evidencepb.Side
+	finished int64
+	deliver  bool
+}
+
+// Leaf returns the leaf that commits to a record and its salt.
+func Leaf(salt [16]byte, record []byte) []byte {
+	leaf := leafOf(salt[:], record)
+	return leaf[:]
+}
+
+func leafOf(salt, record []byte) (leaf [1 + sha256.Size]byte) {
+	h := sha256.New()
+	h.Write(salt)
+	h.Write(record)
+	leaf[0] = leafVersion
+	h.Sum(leaf[1:1])
+	return leaf
+}
+
+// newPending describes a write-ahead log entry: salt || record.
+func newPending(payload []byte) (*pending, error) {
+	if len(payload) < saltSize {
+		return nil, fmt.Errorf("evidence entry of %d bytes: it has no salt", len(payload))
+	}
+	var r evidencepb.Record
+	if err := proto.Unmarshal(payload[saltSize:], &r); err != nil {
+		return nil, fmt.Errorf("evidence entry: its record is not readable: %w", err)
+	}
+	p := describe(&r)
+	p.leaf = leafOf(payload[:saltSize], payload[saltSize:])
+	return p, nil
+}
+
+// describe takes from a record what the index needs.
+func describe(r *evidencepb.Record) *pending {
+	return &pending{
+		exchange: r.GetExchangeId(),
+		side:     r.GetSide(),
+		finished: r.GetFinishedUnixNano(),
+		// The counterparty is sent the receipt of what it took part in.
+		deliver: len(r.GetPeerKeyId()) > 0 && r.GetRequest() != nil,
+	}
+}
+
+// checkRecord checks what the log itself relies on.
+func checkRecord(r *evidencepb.Record) error {
+	switch {
+	case r == nil:
+		return errors.New("evidence record: there is none")
+	case r.GetVersion() != 1:
+		return fmt.Errorf("evidence record: version %d, the rule is 1", r.GetVersion())
+	case r.GetSide() != evidencepb.Side_SIDE_CONSUMER && r.GetSide() != evidencepb.Side_SIDE_PROVIDER:
+		return fmt.Errorf("evidence record: side %d, the rule is consumer or provider", r.GetSide())
+	case r.GetExchangeId() == "" || len(r.GetExchangeId()) > maxExchangeID:
+		return fmt.Errorf("evidence record: the exchange id has %d bytes, the rule is 1 to %d", len(r.GetExchangeId()), maxExchangeID)
+	}
+	return nil
+}
+
+// Append makes record durable. When it returns nil, the record outlives a
+// crash and becomes a leaf of the Merkle log; Append does not wait for that.
+// It waits only for the disk and, when the Merkle log is far behind, for room;
+// ctx bounds the second wait.
+func (l *Log) Append(ctx context.Context, record *evidencepb.Record) error {
+	// 1. Salt and leaf.
+	if err := checkRecord(record); err != nil {
+		return err
+	}
+	var salt [saltSize]byte
+	rand.Read(salt[:])
+	payload, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(salt[:], record)
+	if err != nil {
+		return fmt.Errorf("evidence record: %w", err)
+	}
+	p := describe(record)
+	p.leaf = leafOf(payload[:saltSize], payload[saltSize:])
+	// 2. Room: memory is bounded by the slots.
+	if err := l.unusable(); err != nil {
+		return err
+	}
+	select {
+	case l.slots <- struct{}{}:
+	default:
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("evidence record: the Merkle log is too far behind: %w", context.Cause(ctx))
+		case <-l.stop:
+			return errClosed
+		}
+	}
+	// 3. Durable; committed puts p in its place.
+	if _, err := l.wal.Append(payload, p); err != nil {
+		<-l.slots
+		l.noteTrouble(ctx, err)
+		return fmt.Errorf("evidence record: %w", err)
+	}
+	return nil
+}
+
+var errClosed = errors.New("evidence: the log is closed")
+
+// unusable reports why nothing can be appended.
+func (l *Log) unusable() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return errClosed
+	}
+	if l.failed != nil {
+		return fmt.Errorf("evidence: the log has stopped: %w", l.failed)
+	}
+	return nil
+}
+
+// committed is called with every durable entry in order.
+func (l *Log) committed(pos wal.Position, tag any) {
+	p := tag.(*pending)
+	p.pos = pos
+	l.mu.Lock()
+	l.pending = append(l.pending, p)
+	l.byID[p.exchange] = append(l.byID[p.exchange], p)
+	full := len(l.pending) == 1 || len(l.pending) >= l.cfg.BatchSize
+	l.mu.Unlock()
+	if full {
+		l.poke()
+	}
+}
+
+// poke wakes the follower.
+func (l *Log) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// noteTrouble remembers that the disk refused, so that nothing is admitted
+// before a probe has succeeded.
+func (l *Log) noteTrouble(ctx context.Context, err error) {
+	if errors.Is(err, wal.ErrClosed) {
+		return
+	}
+	if errors.Is(err, wal.ErrPoisoned) {
+		l.fail(ctx, err)
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trouble = err
+	l.probeAt = l.cfg.Clock().Add(probeEvery)
+}
+
+// Admit reports whether an exchange can be evidenced; it is asked before a
+// service is called. The error is a *civibus.Fault without a place, which the
+// gateway fills in. The log recovers by itself when the cause goes away, unless
+// the message says that it has to be restarted.
+func (l *Log) Admit() error {
+	refuse := func(err error, format string, args ...any) error {
+		f := civibus.Faultf(0, civibus.FaultEvidence, "evidence cannot be kept: "+format, args...)
+		f.Err = err
+		return f
+	}
+	l.mu.Lock()
+	closed, failed, trouble, waiting := l.closed, l.failed, l.trouble, len(l.pending)
+	l.mu.Unlock()
+	switch {
+	case closed:
+		return refuse(errClosed, "the gateway is stopping")
+	case failed != nil:
+		return refuse(failed, "the evidence log has stopped and needs its operator")
+	case waiting >= l.cfg.MaxPending/4*3:
+		return refuse(nil, "the evidence log is too far behind")
+	}
+	free, err := l.freeBytes()
+	if err != nil {
+		return refuse(err, "the free disk space is not known")
+	}
+	if free < l.cfg.ReserveBytes {
+		return refuse(nil, "the disk is full")
+	}
+	if trouble != nil {
+		if err := l.probe(); err != nil {
+			return refuse(err, "the disk refuses writes")
+		}
+	}
+	return nil
+}
+
+// freeBytes asks for free disk space, at most a few times a second.
+func (l *Log) freeBytes() (uint64, error) {
+	now := l.cfg.Clock()
+	l.mu.Lock()
+	free, at := l.free, l.freeAt
+	l.mu.Unlock()
+	if d := now.Sub(at); d >= 0 && d < freeFor && !at.IsZero() {
+		return free, nil
+	}
+	free, err := l.cfg.Statfs(l.cfg.Dir)
+	if err != nil {
+		return 0, err
+	}
+	l.mu.Lock()
+	l.free, l.freeAt = free, now
+	l.mu.Unlock()
+	return free, nil
+}
+
+// probe tries, at most once a second, whether the disk takes writes again.
+func (l *Log) probe() error {
+	l.mu.Lock()
+	now, trouble := l.cfg.Clock(), l.trouble
+	if trouble == nil || now.Before(l.probeAt) {
+		l.mu.Unlock()
+		return trouble
+	}
+	l.probeAt = now.Add(probeEvery)
+	l.mu.Unlock()
+	name := filepath.Join(l.cfg.Dir, "probe")
+	err := errors.Join(os.WriteFile(name, make([]byte, probeBytes), 0o600), os.Remove(name))
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.trouble = nil
+	l.mu.Unlock()
+	return nil
+}
