@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -397,7 +398,7 @@ func (c cast) requestCases(t testing.TB) []testCase {
 	bad("oversized", "fields", whole, "bytes, the rule is at most", func(m *message) { m.add("X-Long", strings.Repeat("a", 200000)) })
 	bad("oversized", "number of fields", whole, "fields, the rule is at most", func(m *message) {
 		for i := range 300 {
-			m.add("X-"+strings.Repeat("a", i+1), "1")
+			m.add("X-"+strconv.Itoa(i), "1")
 		}
 	})
 

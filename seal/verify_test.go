@@ -99,7 +99,9 @@ func TestCases(t *testing.T) {
 			if c.Code == "" {
 				c.Base = string(got.Seal().Base)
 			}
-			set.Cases = append(set.Cases, c)
+			if b, err := json.Marshal(c); err == nil && len(b) < 40<<10 { // the largest would only fill the file
+				set.Cases = append(set.Cases, c)
+			}
 		})
 	}
 	if !*update {
