@@ -41,6 +41,7 @@ var rules = []arch.Rule{
 	{Room: "internal/obs", Allow: []string{"."}},
 	{Room: "internal/rawurl"},
 	{Room: "internal/demostack"},
+	{Room: "internal/receipttest", Allow: []string{".", "evidence/evidencepb", "evidence/proof", "registry/registrypb"}},
 }
 
 // composers may import any room: the command, the test network, the demo and
