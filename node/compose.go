@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -26,7 +25,6 @@ import (
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/seal"
-	"github.com/civibus/civibus/service"
 	"github.com/civibus/civibus/transport"
 )
 
@@ -184,12 +182,8 @@ func (n *Node) gatewayConfig(r *rooms) (gateway.Config, error) {
 		Member: n.member,
 		View:   func() gateway.View { return n.view() },
 		Fresh:  n.fresh,
-		Signer: func(v gateway.View) civibus.Signer {
-			k, err := n.ring.For(civibus.SealKey, transport.InForce(v, n.member, civibus.SealKey))
-			if err != nil {
-				return nil
-			}
-			return k
+		Signer: func(v gateway.View) (civibus.Signer, error) {
+			return n.ring.For(civibus.SealKey, transport.InForce(v, n.member, civibus.SealKey))
 		},
 		Evidence: r.evidence, Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), Transport: r.transport, Upstreams: r.services, Replay: r.replay,
 		MaxAge: time.Duration(n.cfg.Seal.MaxAge), MaxSkew: time.Duration(n.cfg.Seal.MaxSkew), BufferLimit: int64(n.cfg.Provider.BufferLimit),
@@ -203,9 +197,9 @@ func (n *Node) gatewayConfig(r *rooms) (gateway.Config, error) {
 	case "anywhere":
 		c.PlainHTTP = gateway.PlainAnywhere
 	}
-	c.Vocabulary = problem.CamelCase
+	c.Vocabulary = problem.Camel
 	if n.cfg.Consumer.ErrorVocabulary == "7.8" {
-		c.Vocabulary = problem.SnakeCase
+		c.Vocabulary = problem.Snake
 	}
 	return c, nil
 }
@@ -273,10 +267,14 @@ func (n *Node) serveFaces(l listeners, r *rooms, closers *closers, group *errgro
 			ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"},
 		})
 	}
+	peers := n.peerHandler(r)
+	if n.opts.Hop != nil {
+		peers = n.opts.Hop(peers)
+	}
 	provider, err := transport.NewServer(transport.ServerConfig{
 		View:        func() transport.View { return n.view() },
 		Certificate: func() (*tls.Certificate, error) { return n.ring.TLS(n.inForce(civibus.TransportKey)) },
-		Handler:     n.peerHandler(r), Logger: n.log.With("room", "transport"), Metrics: n.metrics,
+		Handler:     peers, Logger: n.log.With("room", "transport"), Metrics: n.metrics,
 	})
 	if err != nil {
 		return err
@@ -361,6 +359,3 @@ func (l *privateListener) Close() error {
 	}
 	return err
 }
-
-var _ = sha256.Size
-var _ service.Upstream

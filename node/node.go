@@ -46,6 +46,10 @@ type Options struct {
 	Consumer, Provider, Metrics net.Listener
 	// Dial opens the connections to other bodies. Default: net.Dialer.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Hop, when not nil, stands between the TLS of the provider face and the
+	// gateway: tests listen and tamper there, as whoever broke a TLS terminator
+	// could.
+	Hop func(http.Handler) http.Handler
 	// LedgerRoom, when not nil, is called right before the ledger takes its
 	// address, so that whoever held the port for it can let it go.
 	LedgerRoom func()
@@ -347,4 +351,13 @@ func closeAll(list []closer) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// AwaitView waits until done says true of the registry view.
+func (n *Node) AwaitView(ctx context.Context, done func(*registry.View) bool) error {
+	led := n.ledger.Load()
+	if led == nil {
+		return errors.New("the ledger does not run yet")
+	}
+	return led.WaitView(ctx, done)
 }

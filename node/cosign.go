@@ -1,0 +1,149 @@
+package node
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/registry"
+)
+
+// cosigned is a registry view with its checkpoint cosigned by a quorum.
+type cosigned struct {
+	view *registry.View
+	note string // checkpoint and cosignature lines
+}
+
+// witnesses are the bodies whose cosignatures count, and how many are needed:
+// those that have a validator and a witness key in force, more than two thirds.
+func witnesses(v *registry.View) (members []civibus.MemberID, quorum int) {
+	for after := ""; ; {
+		items, next := v.Members(after, 200)
+		for _, m := range items {
+			if m.Status == civibus.Active && anyInForce(v, m.ID, civibus.ValidatorKey) && anyInForce(v, m.ID, civibus.WitnessKey) {
+				members = append(members, m.ID)
+			}
+		}
+		if next == "" || next == after {
+			break
+		}
+		after = next
+	}
+	return members, len(members)*2/3 + 1
+}
+
+func anyInForce(v *registry.View, m civibus.MemberID, p civibus.Purpose) bool {
+	for _, k := range v.KeysOf(m, p) {
+		if k.InForce(v.Height()) {
+			return true
+		}
+	}
+	return false
+}
+
+// cosign has the checkpoint of view cosigned by a quorum of the validators.
+func (n *Node) cosign(ctx context.Context, r *rooms, v *registry.View) (string, error) {
+	led := n.ledger.Load()
+	size := v.EventSize()
+	text, err := led.Checkpoint(size)
+	if err != nil {
+		return "", err
+	}
+	members, quorum := witnesses(v)
+	if len(members) == 0 {
+		return "", errors.New("no member has a validator and a witness key in force, so no checkpoint can be cosigned")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		member civibus.MemberID
+		line   string
+		err    error
+	}
+	answers := make(chan answer, len(members))
+	var asking sync.WaitGroup
+	for _, m := range members {
+		asking.Go(func() {
+			var line string
+			var err error
+			if m == n.member {
+				line, err = led.Cosign(ctx, size)
+			} else {
+				line, err = n.askCosignature(ctx, r, m, size)
+			}
+			if err == nil {
+				err = checkCosignature(v, m, text, line)
+			}
+			answers <- answer{m, line, err}
+		})
+	}
+	defer asking.Wait() // after cancel, which is deferred later and runs earlier
+
+	var lines strings.Builder
+	var errs []error
+	got := 0
+	for range members {
+		a := <-answers
+		if a.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", a.member, a.err))
+			continue
+		}
+		lines.WriteString(a.line)
+		if got++; got == quorum {
+			cancel()
+			return text + "\n" + lines.String(), nil
+		}
+	}
+	return "", fmt.Errorf("%d of %d validators cosigned the registry checkpoint of size %d, %d are needed: %w", got, len(members), size, quorum, errors.Join(errs...))
+}
+
+// askCosignature asks another validator.
+func (n *Node) askCosignature(ctx context.Context, r *rooms, m civibus.MemberID, size uint64) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, cosignaturePath+"?size="+strconv.FormatUint(size, 10), nil)
+	if err != nil {
+		return "", err
+	}
+	resp, _, err := r.transport.Do(ctx, m, "", req, func(ctx context.Context) (*http.Request, error) { return req.Clone(ctx), nil })
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("status %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
+	}
+	return string(body), nil
+}
+
+// checkCosignature verifies a C2SP cosignature line of a member over a
+// checkpoint, so that one validator's wrong line spoils no receipt.
+func checkCosignature(v *registry.View, m civibus.MemberID, checkpoint, line string) error {
+	name := ledger.WitnessName(v.ChainID(), m)
+	rest, ok := strings.CutPrefix(line, "— "+name+" ")
+	if !ok || strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") {
+		return fmt.Errorf("its cosignature is not a line of %s", name)
+	}
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(rest, "\n"))
+	if err != nil || len(raw) != 4+8+64 {
+		return errors.New("its cosignature is malformed")
+	}
+	message := fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(raw[4:12]), checkpoint)
+	for _, k := range v.KeysOf(m, civibus.WitnessKey) {
+		if k.InForce(v.Height()) && k.Verify(message, raw[12:]) {
+			return nil
+		}
+	}
+	return errors.New("its cosignature does not verify with a witness key in force")
+}

@@ -1,0 +1,257 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/admin"
+	"github.com/civibus/civibus/keys"
+	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/registry"
+	"github.com/civibus/civibus/registry/registrypb"
+)
+
+const (
+	submitPatience = 30 * time.Second
+	submitTries    = 4
+	// expireAfter bounds how long a transaction that no block took can still
+	// surprise: in blocks, of which at least one is made in ledger.heartbeat.
+	expireAfter = 1000
+)
+
+// submitter gives out sequence numbers, so that transactions of one key that are
+// submitted at the same time do not collide.
+type submitter struct {
+	mu   sync.Mutex
+	last map[civibus.KeyID]uint64
+}
+
+func (s *submitter) next(v *registry.View, id civibus.KeyID) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil {
+		s.last = make(map[civibus.KeyID]uint64)
+	}
+	s.last[id] = max(s.last[id], v.Sequence(id)) + 1
+	return s.last[id]
+}
+
+// submit signs tx with the newest key of a purpose and waits until it is in the
+// registry or refused. Transactions that overtook each other get a new sequence
+// number.
+func (n *Node) submit(ctx context.Context, p civibus.Purpose, tx *registrypb.Tx) (ledger.Committed, error) {
+	ctx, cancel := context.WithTimeout(ctx, submitPatience)
+	defer cancel()
+	led := n.ledger.Load()
+	for try := 1; ; try++ {
+		v := led.View()
+		if v == nil {
+			return ledger.Committed{}, errors.New("there is no registry view yet")
+		}
+		signer, err := n.ring.For(p, n.inForce(p))
+		if err != nil {
+			return ledger.Committed{}, err
+		}
+		tx.ChainId = v.ChainID()
+		tx.Sequence = n.submitter.next(v, signer.Key().ID)
+		if tx.ExpiresAtHeight == 0 {
+			tx.ExpiresAtHeight = v.Height() + expireAfter
+		}
+		envelope, err := registry.SignTx(ctx, signer, tx)
+		if err != nil {
+			return ledger.Committed{}, fmt.Errorf("sign transaction: %w", err)
+		}
+		c, err := led.Submit(ctx, envelope)
+		if err != nil || c.Code != registry.BadSequence || try == submitTries {
+			return c, err
+		}
+	}
+}
+
+// anchorer is the registry as the evidence log sees it.
+type anchorer struct{ n *Node }
+
+// Anchor has the registry accept a checkpoint.
+func (a anchorer) Anchor(ctx context.Context, checkpoint []byte, oldSize uint64, proof [][]byte) (uint64, error) {
+	c, err := a.n.submit(ctx, civibus.LogKey, &registrypb.Tx{Body: &registrypb.Tx_AnchorLog{
+		AnchorLog: &registrypb.AnchorLog{Checkpoint: checkpoint, OldSize: oldSize, Consistency: proof},
+	}})
+	if err != nil {
+		return 0, err
+	}
+	if c.Code != 0 {
+		return 0, fmt.Errorf("the registry refused the checkpoint: %s: %s", c.Code, c.Reason)
+	}
+	return c.Height, nil
+}
+
+// Anchored returns the last anchored state of a log.
+func (a anchorer) Anchored(origin string) (uint64, [32]byte, bool) {
+	v := a.n.view()
+	if v == nil {
+		return 0, [32]byte{}, false
+	}
+	l, ok := v.Log(origin)
+	return l.Size, l.Root, ok
+}
+
+// AnchoredHeight returns when it was anchored.
+func (a anchorer) AnchoredHeight(origin string) (uint64, bool) {
+	v := a.n.view()
+	if v == nil {
+		return 0, false
+	}
+	l, ok := v.Log(origin)
+	return l.Anchored, ok
+}
+
+// change submits an administrator's change and turns refusals into problems.
+func (n *Node) change(ctx context.Context, tx *registrypb.Tx) (admin.Change, error) {
+	if n.view() == nil {
+		return admin.Change{}, admin.Problemf(http.StatusServiceUnavailable, "starting", "the node has no registry view yet")
+	}
+	purpose := civibus.AdminKey
+	if tx.GetNotarise() != nil {
+		purpose = civibus.LogKey
+	}
+	if _, err := n.ring.For(purpose, n.inForce(purpose)); err != nil {
+		return admin.Change{}, admin.Problemf(http.StatusForbidden, "key_not_in_force", "%v", err)
+	}
+	c, err := n.submit(ctx, purpose, tx)
+	switch {
+	case errors.Is(err, ledger.ErrUncertain):
+		return admin.Change{}, admin.Problemf(http.StatusGatewayTimeout, "uncertain", "no block took the change in time, but one still may").
+			WithHint("look whether it is in the registry before trying again; \"civibus status\" shows how the ledger is")
+	case errors.Is(err, ledger.ErrBusy):
+		return admin.Change{}, admin.Problemf(http.StatusServiceUnavailable, "busy", "%v", err)
+	case err != nil:
+		return admin.Change{}, err
+	case c.Code != 0:
+		return admin.Change{}, refused(c)
+	}
+	n.log.InfoContext(ctx, "registry changed", "change", changeName(tx), "id", changeID(tx, c), "height", c.Height)
+	return admin.Change{Height: c.Height, TxHash: hex.EncodeToString(c.TxHash[:]), ID: changeID(tx, c)}, nil
+}
+
+// refused turns a registry's refusal into a problem.
+func refused(c ledger.Committed) *admin.Problem {
+	status := http.StatusUnprocessableEntity
+	hint := ""
+	switch c.Code {
+	case registry.NotAuthorised:
+		status = http.StatusForbidden
+		hint = "a body changes what is its own or below it; registrars admit top-level members"
+	case registry.UnknownKey, registry.KeyNotInForce, registry.WrongPurpose:
+		status = http.StatusForbidden
+	case registry.NotFound:
+		status = http.StatusNotFound
+	case registry.AlreadyExists, registry.BadSequence, registry.Ended:
+		status = http.StatusConflict
+	}
+	p := admin.Problemf(status, c.Code.String(), "the registry refused the change: %s", c.Reason)
+	if hint != "" {
+		p = p.WithHint("%s", hint)
+	}
+	return p
+}
+
+func changeName(tx *registrypb.Tx) string {
+	m := tx.ProtoReflect()
+	if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("body")); f != nil {
+		return string(f.Name())
+	}
+	return "nothing"
+}
+
+// changeID names what a change set.
+func changeID(tx *registrypb.Tx, c ledger.Committed) string {
+	switch b := tx.Body.(type) {
+	case *registrypb.Tx_SetMember:
+		return b.SetMember.Id
+	case *registrypb.Tx_SetMemberStatus:
+		return b.SetMemberStatus.Id
+	case *registrypb.Tx_AddKey:
+		if k, err := civibus.ParsePublicKey(b.AddKey.Spki); err == nil {
+			return k.ID.String()
+		}
+	case *registrypb.Tx_RevokeKey:
+		return hex.EncodeToString(b.RevokeKey.KeyId)
+	case *registrypb.Tx_SetSubsystem:
+		return b.SetSubsystem.Id
+	case *registrypb.Tx_SetSubsystemStatus:
+		return b.SetSubsystemStatus.Id
+	case *registrypb.Tx_SetService:
+		return b.SetService.Id
+	case *registrypb.Tx_SetServiceStatus:
+		return b.SetServiceStatus.Id
+	case *registrypb.Tx_GrantRight:
+		return hex.EncodeToString(c.TxHash[:16])
+	case *registrypb.Tx_SetRightStatus:
+		return b.SetRightStatus.Id
+	case *registrypb.Tx_SetGroup:
+		return b.SetGroup.Id
+	case *registrypb.Tx_SetGroupMember:
+		return b.SetGroupMember.Group
+	case *registrypb.Tx_Notarise:
+		return hex.EncodeToString(b.Notarise.Digest)
+	}
+	return hex.EncodeToString(c.TxHash[:])
+}
+
+// newKey makes a key of the body, keeps it and registers it with a proof of
+// possession. The key is on disk before it is registered; if the registry refuses
+// it, it stays there unused.
+func (n *Node) newKey(ctx context.Context, req admin.NewKey) (admin.Change, error) {
+	purpose, err := civibus.ParsePurpose(req.Purpose)
+	if err != nil {
+		return admin.Change{}, admin.Problemf(http.StatusBadRequest, "invalid_field", "%v", err)
+	}
+	v := n.view()
+	if v == nil {
+		return admin.Change{}, admin.Problemf(http.StatusServiceUnavailable, "starting", "the node has no registry view yet")
+	}
+	if purpose == civibus.ValidatorKey {
+		return admin.Change{}, admin.Problemf(http.StatusBadRequest, "invalid_field", "a validator's key is changed with the set of validators").
+			WithHint("stop the node and follow the runbook for validator keys")
+	}
+	if req.ActivateHeight != 0 && req.ActivateHeight < v.Height() {
+		return admin.Change{}, admin.Problemf(http.StatusBadRequest, "invalid_field", "height %d has passed, the registry is at %d", req.ActivateHeight, v.Height()).
+			WithHint("leave the height out to activate the key at once")
+	}
+	algorithm := civibus.Algorithm(req.Algorithm)
+	if algorithm == "" {
+		algorithm = civibus.Ed25519
+		if purpose == civibus.TransportKey {
+			algorithm = civibus.ECDSAP256SHA256
+		}
+	}
+	var key *keys.Key
+	var certificate []byte
+	if purpose == civibus.TransportKey {
+		m, _ := v.Member(n.member)
+		var hosts []string
+		for _, g := range m.Gateways {
+			hosts = append(hosts, g.Address)
+		}
+		key, certificate, err = n.ring.CreateTransport(n.member, hosts, algorithm, n.clock())
+	} else {
+		key, err = n.ring.Create(purpose, algorithm, n.clock())
+	}
+	if err != nil {
+		return admin.Change{}, admin.Problemf(http.StatusUnprocessableEntity, "invalid_field", "make the key: %v", err)
+	}
+	possession, err := key.ProvePossession(ctx, v.ChainID(), n.member)
+	if err != nil {
+		return admin.Change{}, fmt.Errorf("prove possession: %w", err)
+	}
+	return n.change(ctx, &registrypb.Tx{Body: &registrypb.Tx_AddKey{AddKey: &registrypb.AddKey{
+		Member: n.member.String(), Purpose: registrypb.Purpose(purpose), Spki: key.Key().SPKI, Certificate: certificate,
+		ActivateHeight: req.ActivateHeight, Possession: possession,
+	}}})
+}

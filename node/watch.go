@@ -1,0 +1,94 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/civibus/civibus/internal/obs"
+)
+
+const (
+	watchEvery = 200 * time.Millisecond
+	// catchUpPatience is how long a starting node waits to catch up with the
+	// ledger before it takes exchanges all the same: a body whose peers are all
+	// unreachable goes on with what it knows (see ledger.max_staleness).
+	catchUpPatience = 5 * time.Second
+)
+
+// watchLedger keeps the ledger's status at hand for every exchange to look at.
+func (n *Node) watchLedger(ctx context.Context) {
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		s := n.ledger.Load().Status()
+		n.health.Store(&s)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// awaitLedger waits until the node has caught up with the ledger, but not for ever.
+func (n *Node) awaitLedger(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpPatience)
+	defer cancel()
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for n.ledger.Load().Status().CatchingUp {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// fresh reports why the registry view is too old to decide exchanges on.
+func (n *Node) fresh() error {
+	s := n.health.Load()
+	if s == nil {
+		return errors.New("the ledger's state is not known yet")
+	}
+	if s.CatchingUp && s.Peers > 0 && !n.ready.Load() {
+		return errors.New("this node is catching up with the ledger")
+	}
+	limit := time.Duration(n.cfg.Ledger.MaxStaleness)
+	if limit > 0 && s.BlockAge > limit {
+		return fmt.Errorf("the last block is %v old, the rule is at most %v", s.BlockAge.Round(time.Second), limit)
+	}
+	return nil
+}
+
+// components says how each part is: "ok" or what is wrong.
+func (n *Node) components() map[string]string {
+	out := map[string]string{"ledger": "starting", "evidence": "starting"}
+	if s := n.health.Load(); s != nil {
+		out["ledger"] = "ok"
+		if !s.Healthy {
+			out["ledger"] = strings.Join(s.Problems, "; ")
+		}
+	}
+	if r := n.current.Load(); r != nil {
+		out["evidence"] = "ok"
+		if err := r.evidence.Admit(); err != nil {
+			out["evidence"] = err.Error()
+		} else if s := r.evidence.Status(); s.AnchorError != "" {
+			out["anchors"] = s.AnchorError
+		}
+	}
+	return out
+}
+
+// healthPage is what monitoring sees.
+func (n *Node) healthPage() obs.Health {
+	h := obs.Health{Ready: n.ready.Load(), Components: n.components()}
+	if h.Components["evidence"] != "ok" {
+		h.Ready = false
+	}
+	return h
+}
