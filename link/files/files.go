@@ -209,13 +209,14 @@ func (a *Adapter) drop(w http.ResponseWriter, r *http.Request, id string) error 
 	}
 	defer a.discard(temp)
 	// 2. Claim the identifier. Who repeats a PUT finds it claimed.
-	fresh, err := a.claim(id, digest)
+	fresh, err := a.claim(id, digest, temp)
 	if err != nil {
 		return err
 	}
 	// 3. Hand it over, whole or not at all.
 	if fresh {
 		if err := a.root.Rename(temp, "in/"+id+a.config.RequestSuffix); err != nil {
+			_ = a.root.Remove("state/" + id) // nothing was handed over: the identifier is free again
 			return err
 		}
 		if err := a.sync("in"); err != nil {
@@ -269,33 +270,34 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// state/ID holds the digest of the request that has the identifier, and then a
-// line "in" once the request has been handed over. A claim without that line is
-// a crash between the two; repeating the PUT hands it over.
-func (a *Adapter) claim(id string, digest [32]byte) (fresh bool, err error) {
-	mark := []byte(hex.EncodeToString(digest[:]) + "\n")
+// claim makes state/ID. It holds the digest of the request that has the
+// identifier, then the request's name in tmp/, then a line "in" once the request
+// has been handed over. Without that line a call is at it, or was when the
+// adapter died; clean finds out at the next start.
+func (a *Adapter) claim(id string, digest [32]byte, temp string) (fresh bool, err error) {
+	if err := a.sync("tmp"); err != nil {
+		return false, err
+	}
+	want := hex.EncodeToString(digest[:])
 	f, err := a.root.OpenFile("state/"+id, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o660)
 	if errors.Is(err, fs.ErrExist) {
 		held, err := a.root.ReadFile("state/" + id)
 		if err != nil {
 			return false, err
 		}
-		had, rest, whole := strings.Cut(string(held), "\n")
+		had, _, handed := parseClaim(held)
 		switch {
-		case whole && had != hex.EncodeToString(digest[:]):
+		case had != "" && had != want:
 			return false, &problem{status: http.StatusConflict, detail: "the identifier belongs to another request"}
-		case whole && rest == "in\n":
+		case handed:
 			return false, nil
 		}
-		// A request that another call is handing over, or a crash. Renaming the same
-		// content to the same name twice does no harm unless the system has picked
-		// it up in between, so it is not done while its own call may still run.
-		return false, &problem{status: http.StatusConflict, detail: "the identifier is being claimed; try again, or use another one if this goes on"}
+		return false, &problem{status: http.StatusConflict, detail: "another call is handing this request over; repeat it in a moment"}
 	}
 	if err != nil {
 		return false, err
 	}
-	_, err = f.Write(mark)
+	_, err = io.WriteString(f, want+"\n"+temp+"\n")
 	if err == nil {
 		err = f.Sync()
 	}
@@ -310,6 +312,15 @@ func (a *Adapter) claim(id string, digest [32]byte) (fresh bool, err error) {
 		return false, err
 	}
 	return true, nil
+}
+
+// parseClaim reads a claim; digest is empty if it was not written to its end.
+func parseClaim(held []byte) (digest, temp string, handed bool) {
+	lines := strings.Split(string(held), "\n")
+	if len(lines) < 3 {
+		return "", "", false
+	}
+	return lines[0], lines[1], len(lines) > 3 && lines[2] == "in"
 }
 
 func (a *Adapter) handedOver(id string) error {
@@ -327,19 +338,9 @@ func (a *Adapter) handedOver(id string) error {
 	return err
 }
 
-// clean removes what a crash left: half-written requests, and claims of requests
-// that were never handed over. A claim whose request is in in/ or has an answer
-// was handed over.
+// clean settles what a crash left. A claim that is not marked was handed over
+// exactly if its request is gone from tmp/: the rename is what hands it over.
 func (a *Adapter) clean() error {
-	temps, err := fs.ReadDir(a.root.FS(), "tmp")
-	if err != nil {
-		return err
-	}
-	for _, t := range temps {
-		if err := a.root.Remove("tmp/" + t.Name()); err != nil {
-			return err
-		}
-	}
 	claims, err := fs.ReadDir(a.root.FS(), "state")
 	if err != nil {
 		return err
@@ -349,17 +350,26 @@ func (a *Adapter) clean() error {
 		if err != nil {
 			return err
 		}
-		if strings.HasSuffix(string(held), "\nin\n") {
+		digest, temp, handed := parseClaim(held)
+		if handed {
 			continue
 		}
-		_, err = a.root.Stat("in/" + c.Name() + a.config.RequestSuffix)
-		switch {
-		case err == nil && strings.HasSuffix(string(held), "\n"):
+		_, err = a.root.Lstat(temp)
+		if digest != "" && errors.Is(err, fs.ErrNotExist) {
 			err = a.handedOver(c.Name())
-		case err == nil || errors.Is(err, fs.ErrNotExist):
+		} else if err == nil || digest == "" {
 			err = a.root.Remove("state/" + c.Name())
 		}
 		if err != nil {
+			return err
+		}
+	}
+	temps, err := fs.ReadDir(a.root.FS(), "tmp")
+	if err != nil {
+		return err
+	}
+	for _, t := range temps {
+		if err := a.root.Remove("tmp/" + t.Name()); err != nil {
 			return err
 		}
 	}
