@@ -44,3 +44,55 @@ func OpenStore(dir string) (registry.Store, func() error, error) {
 	}
 	return s, s.close, nil
 }
+
+// TestApp is an application without an engine.
+type TestApp struct{ *app }
+
+// NewApp makes one on a fresh store.
+func NewApp(cfg Config) (*TestApp, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	st, err := openStore(cfg.Dir + "/registry")
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMetrics(nil)
+	if err != nil {
+		return nil, err
+	}
+	a, err := newApp(cfg, st, m)
+	return &TestApp{a}, err
+}
+
+// CloseStore closes the store.
+func (a *TestApp) CloseStore() error { return a.store.close() }
+
+// Failed reports whether the application recorded a failure.
+func (a *TestApp) Failed() bool { return a.failed() != nil }
+
+// Diverge gives a running node the registry of another genesis at the same
+// height, so that its next block has another hash, or, when g is nil, one without
+// genesis, so that its next block cannot be executed.
+func (n *Node) Diverge(g *registry.Genesis) error {
+	m, err := registry.Open(registry.NewMemoryStore())
+	if err != nil {
+		return err
+	}
+	if g != nil {
+		if _, err := m.Init(g); err != nil {
+			return err
+		}
+		for h := uint64(1); h <= n.View().Height(); h++ {
+			if _, err := m.Execute(h, n.View().Time(), nil); err != nil {
+				return err
+			}
+			if err := m.Commit(); err != nil {
+				return err
+			}
+		}
+	}
+	n.app.machine.Store(m)
+	return nil
+}

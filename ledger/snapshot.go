@@ -96,7 +96,7 @@ func (n *Node) ExportSnapshot(ctx context.Context, dir string) (path string, err
 	}
 	defer os.RemoveAll(temp)
 
-	// 1. The registry at one height, frozen.
+	// 1. The registry at one height: a view does not change.
 	m, err := n.writeChunks(temp)
 	if err != nil {
 		return "", fmt.Errorf("export snapshot: %w", err)
@@ -128,16 +128,7 @@ func (n *Node) ExportSnapshot(ctx context.Context, dir string) (path string, err
 
 // writeChunks dumps the registry into chunk files.
 func (n *Node) writeChunks(dir string) (*Manifest, error) {
-	still, err := n.store.freeze()
-	if err != nil {
-		return nil, err
-	}
-	defer still.release()
-	machine, err := registry.Open(still)
-	if err != nil {
-		return nil, err
-	}
-	v := machine.View()
+	v := n.View()
 	if v == nil || v.Height() == 0 {
 		return nil, errors.New("there is no block yet")
 	}
@@ -147,7 +138,7 @@ func (n *Node) writeChunks(dir string) (*Manifest, error) {
 		AppHash: app[:], StateRoot: state[:], EventRoot: event[:], EventSize: v.EventSize(),
 	}
 	w := &chunkWriter{dir: dir}
-	if err := machine.Dump(w); err != nil {
+	if err := v.Dump(w); err != nil {
 		return nil, err
 	}
 	if err := w.flush(); err != nil {

@@ -1,11 +1,9 @@
 package ledger
 
 import (
-	"errors"
 	"fmt"
+	"strings"
 	"time"
-
-	sm "github.com/cometbft/cometbft/state"
 )
 
 // Status is what a node knows about itself.
@@ -27,17 +25,14 @@ type Status struct {
 	kinds []string // of the problems, in the same order
 }
 
-// explainHandshake adds what to do to the engine's refusal to start.
+// explainHandshake adds what to do to the engine's refusal to start. The engine
+// gives its reason as text only.
 func explainHandshake(dir string, err error) error {
-	var high sm.ErrAppBlockHeightTooHigh
-	var low sm.ErrAppBlockHeightTooLow
-	switch {
-	case errors.As(err, &high):
-		return fmt.Errorf("open the ledger in %s: the registry has block %d but the engine only block %d; the engine's files are older than the registry's: move %s/registry away, and the blocks are executed again: %w",
-			dir, high.AppHeight, high.CoreHeight, dir, err)
-	case errors.As(err, &low):
-		return fmt.Errorf("open the ledger in %s: the registry has block %d but blocks are kept from %d only: restore a snapshot into an empty directory: %w",
-			dir, low.AppHeight, low.StoreBase, err)
+	switch text := err.Error(); {
+	case strings.Contains(text, "is higher than core"):
+		return fmt.Errorf("open the ledger in %s: the registry has blocks that the engine's files have not, so these are older; move %s/registry away, and the blocks are executed again: %w", dir, dir, err)
+	case strings.Contains(text, "too far below block store base"):
+		return fmt.Errorf("open the ledger in %s: the registry lacks blocks that are not kept any more; restore a snapshot into an empty directory: %w", dir, err)
 	}
 	return fmt.Errorf("open the ledger in %s: %w", dir, err)
 }

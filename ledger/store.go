@@ -59,12 +59,8 @@ func spaced(space byte, key []byte) []byte {
 // Get returns the value of a registry key, or nil when it is absent.
 func (s *store) Get(key []byte) ([]byte, error) { return get(s.db, spaced(registrySpace, key)) }
 
-type reader interface {
-	Get(key []byte, ro *opt.ReadOptions) ([]byte, error)
-}
-
-func get(r reader, key []byte) ([]byte, error) {
-	v, err := r.Get(key, nil)
+func get(db *leveldb.DB, key []byte) ([]byte, error) {
+	v, err := db.Get(key, nil)
 	if errors.Is(err, leveldb.ErrNotFound) {
 		return nil, nil
 	}
@@ -126,37 +122,4 @@ func (s *store) flush() error {
 		return nil
 	}
 	return s.Write(nil, nil)
-}
-
-// frozen is the registry's database at one instant, read-only.
-type frozen struct{ snap *leveldb.Snapshot }
-
-var _ registry.Store = frozen{}
-
-// freeze returns the database as it is now. The caller releases it.
-func (s *store) freeze() (frozen, error) {
-	snap, err := s.db.GetSnapshot()
-	return frozen{snap}, err
-}
-
-func (f frozen) release() { f.snap.Release() }
-
-// Get returns the value of a registry key, or nil when it is absent.
-func (f frozen) Get(key []byte) ([]byte, error) { return get(f.snap, spaced(registrySpace, key)) }
-
-// Iterate calls fn for every registry key with prefix, in ascending order.
-func (f frozen) Iterate(prefix []byte, fn func(key, value []byte) error) error {
-	it := f.snap.NewIterator(util.BytesPrefix(spaced(registrySpace, prefix)), nil)
-	defer it.Release()
-	for it.Next() {
-		if err := fn(it.Key()[1:], it.Value()); err != nil {
-			return err
-		}
-	}
-	return it.Error()
-}
-
-// Write refuses.
-func (f frozen) Write([]registry.KV, [][]byte) error {
-	return errors.New("write to a frozen registry database: it is read-only")
 }

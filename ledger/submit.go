@@ -77,6 +77,9 @@ func (n *Node) submit(ctx context.Context, envelope []byte) (Committed, error) {
 		case c := <-wait: // 4. A block took it.
 			return c, nil
 		case <-again.C:
+			if a.failed() != nil {
+				return Committed{TxHash: hash}, ErrHalted
+			}
 			// 2. Refuse at once what cannot be accepted.
 			if c, ok, err := n.refusal(hash, envelope); err != nil || ok {
 				return c, err
@@ -120,7 +123,7 @@ func (n *Node) refusal(hash [32]byte, envelope []byte) (Committed, bool, error) 
 	switch code {
 	case codeExecuted: // remembered, and the record is about to be visible
 		return Committed{}, false, nil
-	case codePanic:
+	case codePanic, registry.Unavailable:
 		return Committed{TxHash: hash}, false, fmt.Errorf("submit: %s", reason)
 	}
 	n.app.metrics.refused.WithLabelValues(code.String()).Inc()
@@ -134,9 +137,6 @@ var errPoolRefused = errors.New("the pool refused the transaction")
 // put anew at its end when again is set, because that is what makes the pool send
 // it to the peers once more.
 func (n *Node) enqueue(envelope []byte, again bool) error {
-	if n.app.failed() != nil {
-		return ErrHalted
-	}
 	p := n.app.pool.Load()
 	if again {
 		p.Lock()
