@@ -276,7 +276,7 @@ func (i *importer) header() (m meta, records uint64, err error) {
 
 // state reads the records, checks each and builds the tree.
 func (i *importer) state(records uint64) ([32]byte, error) {
-	st, last := newState(), make(map[string]bool)
+	st, seen := newState(), make(map[string]bool)
 	var changes []smt.Change
 	for range records {
 		key, err := i.chunk(maxDumpKey)
@@ -290,10 +290,10 @@ func (i *importer) state(records uint64) ([32]byte, error) {
 		if err := st.loadValue(string(key), value); err != nil {
 			return [32]byte{}, err
 		}
-		if last[string(key)] {
+		if seen[string(key)] {
 			return [32]byte{}, fmt.Errorf("state record %q occurs twice", key)
 		}
-		last[string(key)] = true
+		seen[string(key)] = true
 		changes = append(changes, smt.Change{Key: string(key), Value: nonNil(value)})
 		i.put(KV{stateStoreKey(string(key)), nonNil(value)})
 		if err := i.flushIfLarge(); err != nil {

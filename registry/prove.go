@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry/smt"
 )
@@ -107,7 +105,7 @@ func (v *View) ProveState(key string) (value []byte, proof []byte, err error) {
 			return nil, nil, fmt.Errorf("prove %q: the state does not hold what the tree proves; the store is damaged", key)
 		}
 	}
-	if proof, err = (proto.MarshalOptions{Deterministic: true}).Marshal(p); err != nil {
+	if proof, err = encodeCanonical(p); err != nil {
 		return nil, nil, fmt.Errorf("prove %q: %w", key, err)
 	}
 	return value, proof, nil

@@ -8,7 +8,6 @@ import (
 	"math/big"
 
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry/registrypb"
@@ -32,7 +31,7 @@ func SignTx(ctx context.Context, signer civibus.Signer, tx *registrypb.Tx) (enve
 	case string(tx.KeyId) != string(key.ID[:]):
 		return nil, fmt.Errorf("sign transaction: it names key %x, the signer has %s", tx.KeyId, key.ID)
 	}
-	b, err := encodeTx(tx)
+	b, err := encodeCanonical(tx)
 	if err != nil {
 		return nil, fmt.Errorf("sign transaction: %w", err)
 	}
@@ -41,19 +40,6 @@ func SignTx(ctx context.Context, signer civibus.Signer, tx *registrypb.Tx) (enve
 		return nil, fmt.Errorf("sign transaction: %w", err)
 	}
 	return appendBytes(appendBytes(nil, 1, b), 2, signature), nil
-}
-
-// encodeTx returns the canonical encoding and checks that it is one, so that a
-// change of the protobuf library shows here and not as a refusal.
-func encodeTx(tx *registrypb.Tx) ([]byte, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(tx)
-	if err != nil {
-		return nil, err
-	}
-	if err := canonical(b, tx.ProtoReflect().Descriptor()); err != nil {
-		return nil, err
-	}
-	return b, nil
 }
 
 // ProvePossession makes AddKey.Possession: a signature by the new key that it
