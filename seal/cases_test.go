@@ -312,6 +312,7 @@ func (c cast) requestCases(t testing.TB) []testCase {
 	extra = whole.clone()
 	extra.Fields = slices.Clone(extra.Fields)
 	extra.edit(t, false, "Signature-Input", "civibus=", `other=("@method");created=1;keyid="x", civibus=`)
+	extra.edit(t, false, "Signature", "civibus=", "other=:AAAA:, civibus=")
 	ok("another signature besides", extra)
 
 	bad("altered_method", "method", whole, "the signature is not", func(m *message) { m.Method = "PUT" })
