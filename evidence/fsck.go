@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/transparency-dev/merkle/rfc6962"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/civibus/civibus"
@@ -87,7 +87,7 @@ func Fsck(ctx context.Context, dir string, opts FsckOptions) (*Report, error) {
 		return nil, err
 	}
 	defer lock.Close()
-	f := &fsck{dir: dir, opts: opts, report: &Report{}, bundle: ^uint64(0)}
+	f := &fsck{dir: dir, opts: opts, report: &Report{}}
 	defer f.close()
 	for _, step := range []func(context.Context) error{f.checkIndex, f.checkTree, f.checkRecords} {
 		if err := step(ctx); err != nil {
@@ -109,8 +109,6 @@ type fsck struct {
 	tree    *tiles.Tree
 	archive *archive.Archive
 	noKey   bool // the archive key cannot be read, and that has been reported
-	bundle  uint64
-	cached  [][]byte // leaves of bundle
 }
 
 func (f *fsck) close() {
@@ -307,36 +305,19 @@ func (f *fsck) checkRecord(file string, pos wal.Position, payload []byte) {
 		f.problem(name, -1, fixIndex, "leaf %d should lead to entry %d and leads to %+v (%v)", leaf, pos.Seq, back, err)
 		return
 	}
-	got, err := f.leaf(leaf)
-	if err != nil {
-		return // the damaged file has been reported by checkTree
+	if f.tree == nil {
+		return
 	}
-	if !bytes.Equal(got, p.leaf[:]) {
-		f.problem(file, pos.Offset, fixBackup, "entry %d gives the leaf %x, leaf %d of the Merkle log is %x: the record or its salt was changed", pos.Seq, p.leaf, leaf, got)
+	want, err := f.tree.LeafHash(leaf)
+	if err != nil {
+		return // the damaged tile has been reported by checkTree
+	}
+	if got := rfc6962.DefaultHasher.HashLeaf(p.leaf[:]); !bytes.Equal(got, want[:]) {
+		f.problem(file, pos.Offset, fixBackup, "entry %d gives the leaf hash %x, leaf %d of the Merkle log has %x: the record or its salt was changed", pos.Seq, got, leaf, want)
 		return
 	}
 	f.report.Records++
 	f.checkBodies(file, pos, payload[saltSize:])
-}
-
-// leaf reads a leaf, with the bundle around it kept for the next.
-func (f *fsck) leaf(index uint64) ([]byte, error) {
-	if f.tree == nil {
-		return nil, errors.New("there is no tree")
-	}
-	if b := index / 256; b != f.bundle {
-		f.bundle, f.cached = b, nil
-		if err := f.tree.Leaves(b*256, min(b*256+256, f.tree.Size()), func(_ uint64, leaf []byte) error {
-			f.cached = append(f.cached, leaf)
-			return nil
-		}); err != nil {
-			f.cached = nil
-		}
-	}
-	if i := index % 256; i < uint64(len(f.cached)) {
-		return f.cached[i], nil
-	}
-	return nil, fmt.Errorf("leaf %d cannot be read", index)
 }
 
 // checkBodies decrypts the archived bodies of a record.

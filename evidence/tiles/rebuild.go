@@ -20,8 +20,9 @@ type Damage struct {
 }
 
 // Rebuild computes the tree of size leaves anew from the entry bundles and
-// compares every tile with it. leaf is told of every leaf (it may be nil); the
-// result holds the roots at the wanted sizes, as far as bundles could be read.
+// compares every tile with it. leaf is told of every sound leaf (it may be nil);
+// the result holds the roots at the wanted sizes, as far as the tree could be
+// rebuilt.
 func Rebuild(ctx context.Context, dir string, size uint64, wanted []uint64, leaf func(index uint64, leaf []byte) error, found func(Damage)) (map[uint64]Hash, error) {
 	r := &rebuild{dir: dir, size: size, wanted: map[uint64]bool{}, rows: map[uint64][]byte{}, roots: map[uint64]Hash{}, found: found}
 	for _, w := range wanted {
@@ -31,33 +32,63 @@ func Rebuild(ctx context.Context, dir string, size uint64, wanted []uint64, leaf
 	if r.wanted[0] {
 		r.roots[0] = Hash(rfc6962.DefaultHasher.EmptyRoot())
 	}
+	stored, trusted := trustedTree(dir, size)
 	tree := (&compact.RangeFactory{Hash: rfc6962.DefaultHasher.HashChildren}).NewEmptyRange(0)
 	for bundle := uint64(0); bundle*tileWidth < size; bundle++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		leaves, name, err := readBundle(dir, bundle, tilesWidth(tileID{0, bundle}, size))
-		if want := tilesWidth(tileID{0, bundle}, size); err == nil && len(leaves) != want {
-			err = fmt.Errorf("it has %d entries, the rule is %d", len(leaves), want)
+		// 1. The entries, and what the tiles say of them.
+		width := tilesWidth(tileID{0, bundle}, size)
+		leaves, name, err := readBundle(dir, bundle, width)
+		if err == nil && len(leaves) != width {
+			err = fmt.Errorf("it has %d entries, the rule is %d", len(leaves), width)
+		}
+		var promised *tile
+		if trusted {
+			promised, _ = stored.tile(tileID{0, bundle}, width) // nil: reported when it is compared
 		}
 		if err != nil {
-			// What follows cannot be rebuilt without these leaves.
 			found(Damage{File: name, Offset: -1, What: err.Error()})
-			return r.roots, nil
+			if promised == nil { // what follows cannot be rebuilt
+				return r.roots, nil
+			}
+			leaves = make([][]byte, width)
 		}
+		// 2. Where they differ and the tiles fit the root, the entry is wrong.
+		at := int64(0)
 		for i, l := range leaves {
-			if leaf != nil {
-				if err := leaf(bundle*tileWidth+uint64(i), l); err != nil {
+			index, hash := bundle*tileWidth+uint64(i), rfc6962.DefaultHasher.HashLeaf(l)
+			if promised != nil && Hash(hash) != promised.nodes[0][i] {
+				hash = promised.nodes[0][i][:]
+				if err == nil {
+					found(Damage{File: name, Offset: at, What: fmt.Sprintf("entry %d is not the one that the tree commits to", index)})
+				}
+			} else if leaf != nil && err == nil {
+				if err := leaf(index, l); err != nil {
 					return nil, err
 				}
 			}
-			if err := r.add(tree, l); err != nil {
+			at += int64(2 + len(l))
+			if err := r.add(tree, hash); err != nil {
 				return nil, err
 			}
 		}
 	}
 	r.flush()
 	return r.roots, nil
+}
+
+// trustedTree returns the tree as its tiles give it, and whether they fit the
+// root that the log notes.
+func trustedTree(dir string, size uint64) (*Tree, bool) {
+	t := NewTree(dir, size)
+	noted, root, err := readTreeState(dir)
+	if err != nil || noted != size {
+		return t, false
+	}
+	got, err := t.Root(size)
+	return t, err == nil && got == root
 }
 
 // rebuild is a tree that is being computed anew.
@@ -70,9 +101,9 @@ type rebuild struct {
 	found  func(Damage)
 }
 
-// add takes one leaf.
-func (r *rebuild) add(tree *compact.Range, leaf []byte) error {
-	if err := tree.Append(rfc6962.DefaultHasher.HashLeaf(leaf), func(id compact.NodeID, hash []byte) {
+// add takes one leaf hash.
+func (r *rebuild) add(tree *compact.Range, leafHash []byte) error {
+	if err := tree.Append(leafHash, func(id compact.NodeID, hash []byte) {
 		if id.Level%tileHeight == 0 {
 			r.node(uint64(id.Level/tileHeight), id.Index, hash)
 		}

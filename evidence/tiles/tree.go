@@ -122,6 +122,15 @@ func (t *Tree) Root(size uint64) (Hash, error) {
 	return Hash(root), nil
 }
 
+// LeafHash returns the hash of the leaf at index, as its tile has it.
+func (t *Tree) LeafHash(index uint64) (Hash, error) {
+	hashes, err := t.fetch([]compact.NodeID{compact.NewNodeID(0, index)})
+	if err != nil {
+		return Hash{}, err
+	}
+	return Hash(hashes[0]), nil
+}
+
 // fetch returns the hashes of complete subtrees.
 func (t *Tree) fetch(ids []compact.NodeID) ([][]byte, error) {
 	out := make([][]byte, len(ids))
