@@ -76,6 +76,9 @@ func (p *Permits) Close() error {
 	return p.err
 }
 
+// Wait returns when the system has stopped, by Close or by itself.
+func (p *Permits) Wait() { <-p.done }
+
 // work answers all requests that are there.
 func (p *Permits) work() error {
 	entries, err := os.ReadDir(filepath.Join(p.dir, "in"))
