@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -246,7 +245,7 @@ func assemble(c *cosigned, exchange string, halves []half) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("assemble the receipt: %w", err)
 	}
-	return json.Marshal(receipt)
+	return receipt.Marshal()
 }
 
 // cosigned returns a view of at least a height with a cosigned checkpoint, the

@@ -84,7 +84,7 @@ func (a *app) grantRight() *cobra.Command {
 	var f rightFlags
 	c := &cobra.Command{
 		Use: "add", Short: "Grant an access right to one of the body's services", Args: cobra.NoArgs,
-		Example: "  civibus register right add --service DEMO/GOV/0001/population/persons --client DEMO/GOV/0002/portal --endpoint 'GET /persons/*' --purpose residence-check",
+		Example: "  civibus register right add --service DEMO/GOV/0001/population/persons --client DEMO/GOV/0002/portal --endpoint 'GET /*' --purpose residence-check --legal-basis https://law.example/act/1",
 		RunE: func(c *cobra.Command, _ []string) error {
 			terms := &registrypb.GrantRight{}
 			if err := f.apply(c, terms); err != nil {
@@ -94,7 +94,9 @@ func (a *app) grantRight() *cobra.Command {
 		},
 	}
 	f.register(c)
-	_ = c.MarkFlagRequired("service") // fails only for unknown flags
+	for _, flag := range []string{"service", "purpose", "legal-basis"} {
+		_ = c.MarkFlagRequired(flag) // fails only for unknown flags
+	}
 	c.MarkFlagsMutuallyExclusive("client", "group")
 	c.MarkFlagsOneRequired("client", "group")
 	return c

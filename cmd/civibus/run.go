@@ -1,0 +1,42 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/civibus/civibus/internal/obs"
+	"github.com/civibus/civibus/node"
+)
+
+func newRun(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the node of one body until it is told to stop",
+		Long: `Run one body's node: gateway, evidence, and its part of the ledger. It writes
+its log to standard error and stops in order on SIGINT or SIGTERM; exchanges
+under way get 10 seconds to end. It may be killed at any moment: nothing that was
+answered is lost. Under systemd it tells when it is ready (Type=notify).`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			log, err := obs.NewLogger(a.err, cfg.Log.Level, cfg.Log.Format)
+			if err != nil {
+				return err
+			}
+			var n *node.Node
+			n, err = node.New(cfg, node.Options{Logger: log, Ready: func() {
+				if !a.json {
+					fmt.Fprintf(a.out, "ready: systems call %s, other bodies %s\n", n.ConsumerURL(), n.ProviderAddress())
+				}
+			}})
+			if err != nil {
+				return err
+			}
+			return n.Run(c.Context())
+		},
+	}
+}

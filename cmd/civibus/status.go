@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"sort"
+	"strconv"
+
+	"github.com/spf13/cobra"
+)
+
+func newStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say how the running node is",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(s)
+			}
+			ready := "yes"
+			if !s.Ready {
+				ready = "no"
+			}
+			a.pairs("member", s.Member, "version", s.Version, "takes exchanges", ready,
+				"systems call", s.ConsumerURL, "other bodies", s.ProviderAddr, "monitoring", s.MetricsURL,
+				"ledger", fmt.Sprintf("%s at height %d, %d peers", s.Ledger.Mode, s.Ledger.Height, s.Ledger.Peers),
+				"ledger node", s.LedgerID+"@"+s.LedgerAddr,
+				"evidence", fmt.Sprintf("%d entries, %d anchored at height %d", s.Evidence.Size, s.Evidence.AnchoredSize, s.Evidence.AnchoredHeight),
+				"application hash", s.Ledger.AppHash, "event log", strconv.FormatUint(s.Ledger.EventSize, 10)+" events")
+			names := make([]string, 0, len(s.Components))
+			for name := range s.Components {
+				names = append(names, name)
+			}
+			sort.Strings(names)
+			for _, name := range names {
+				if s.Components[name] != "ok" {
+					fmt.Fprintf(a.out, "problem in %s: %s\n", name, s.Components[name])
+				}
+			}
+			return nil
+		},
+	}
+}
