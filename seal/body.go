@@ -6,11 +6,11 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/civibus/civibus"
-	"github.com/civibus/civibus/seal/httpsig"
 )
 
 type readCloser = io.ReadCloser
@@ -230,7 +230,7 @@ func (c *check) trailers(digest [32]byte) (*Seal, error) {
 		return nil, c.refuse("in the trailers: %v", err)
 	}
 	// 1. It says the same of itself as the head's seal, and covers the same.
-	first := c.now
+	first, fields := c.now, c.fields
 	if err := c.params(in); err != nil {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ func (c *check) trailers(digest [32]byte) (*Seal, error) {
 	if err := mayAnswer(c.place, bound, c.m.Status); c.req != nil && err != nil {
 		return nil, err
 	}
-	if !sameFields(in, first.in) {
+	if !slices.Equal(c.fields, fields) {
 		return nil, c.refuse("the trailers' seal does not cover the fields of the head's")
 	}
 	// 3. Digest and signature.
@@ -264,30 +264,4 @@ func (c *check) trailers(digest [32]byte) (*Seal, error) {
 	}
 	c.digestField = field
 	return c.signed(in, sig)
-}
-
-// sameFields reports whether the trailers' seal covers the fields that the
-// head's covers.
-func sameFields(tail, head *httpsig.Input) bool {
-	a, b := fieldsOf(tail), fieldsOf(head)
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i].Name() != b[i].Name() {
-			return false
-		}
-	}
-	return true
-}
-
-// fieldsOf returns the components of whole fields.
-func fieldsOf(in *httpsig.Input) []httpsig.Component {
-	var out []httpsig.Component
-	for _, k := range in.Components {
-		if !k.Derived() && len(k.String()) == len(k.Name())+2 {
-			out = append(out, k)
-		}
-	}
-	return out
 }

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -102,6 +104,32 @@ func TestReplayJournalRestart(t *testing.T) {
 	}
 	if err := use(j, 100, start, c.now); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestConcurrentCopies sends every request eight times at once: exactly one
+// copy gets through.
+func TestConcurrentCopies(t *testing.T) {
+	people := newCast(t)
+	v := verifier(people.ed)
+	v.Replay = openJournal(t, t.TempDir(), "boot", &journalClock{start})
+	for range 20 {
+		m, _ := people.whole(t, people.ed, "POST", "{}", start)
+		var passed atomic.Int32
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				if _, err := v.Request(m.request()); err == nil {
+					passed.Add(1)
+				} else if f := civibus.AsFault(civibus.ProviderGateway, err); f.Code != civibus.FaultReplay {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if passed.Load() != 1 {
+			t.Fatalf("%d copies got through", passed.Load())
+		}
 	}
 }
 

@@ -179,8 +179,10 @@ func NewResponseStream(ctx context.Context, signer civibus.Signer, w http.Respon
 		h[civibus.HeaderBodyLength] = []string{strconv.FormatInt(length, 10)}
 	}
 	// The head is sealed as it is now; net/http and middleware may add to h.
+	// The binding is taken first: the request may become complete meanwhile.
+	b := req.binding()
 	m := &httpsig.Message{Status: status, Header: h.Clone(), Length: -1, Request: req.message()}
-	list, err := responseList(m.Header, false, req.binding())
+	list, err := responseList(m.Header, false, b)
 	s := stamp{label: HeadLabel, created: now}
 	var head *sealed
 	if err == nil {

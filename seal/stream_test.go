@@ -447,3 +447,26 @@ func TestAbandonedAnswer(t *testing.T) {
 		t.Errorf("%q came out", out)
 	}
 }
+
+// TestKeyDecides shows that the Key function alone decides whose seals count:
+// its reason is kept for the log and not told to the sender.
+func TestKeyDecides(t *testing.T) {
+	people := newCast(t)
+	reason := errors.New("key of DEMO/GOV/B is a transport key")
+	v := verifier(people.ed)
+	asked := civibus.KeyID{}
+	v.Key = func(id civibus.KeyID) (civibus.PublicKey, error) {
+		asked = id
+		return civibus.PublicKey{}, reason
+	}
+	m, _ := people.whole(t, people.ed, "POST", "{}", start)
+	_, err := v.Request(m.request())
+	wantFault(t, err, civibus.FaultSeal, "is not a seal key in force")
+	if !errors.Is(err, reason) || strings.Contains(err.Error(), "transport") || asked != people.ed.pub.ID {
+		t.Errorf("%v, asked for %s", err, asked)
+	}
+	// A registry that answers with another key is a fault of ours.
+	v.Key = func(civibus.KeyID) (civibus.PublicKey, error) { return people.stranger.pub, nil }
+	_, err = v.Request(m.request())
+	wantFault(t, err, civibus.FaultInternal, "")
+}

@@ -136,11 +136,11 @@ type check struct {
 	now         signature // the one just verified
 	digestField string
 	digest      [32]byte // of a whole message
+	fields      []string // names of the covered fields in net/http's form
 }
 
 // signature is one seal taken apart.
 type signature struct {
-	in      *httpsig.Input
 	key     civibus.PublicKey
 	created time.Time
 	nonce   [16]byte
@@ -162,7 +162,7 @@ func (c *check) begin(out *Verified) error {
 	if err != nil {
 		return c.refuse("%v", err)
 	}
-	c.streamed, c.now.in = in.Label == HeadLabel, in
+	c.streamed = in.Label == HeadLabel
 	// 3. What it says of itself, and what it covers.
 	if err := c.params(in); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (c *check) begin(out *Verified) error {
 	if c.now.seal, err = c.signed(in, sig); err != nil {
 		return err
 	}
-	out.Key, out.Header = c.now.key, c.keep(in)
+	out.Key, out.Header = c.now.key, c.keep()
 	if c.streamed {
 		c.now.seal.Head = true
 		out.head = c.now.seal
@@ -306,14 +306,17 @@ func (c *check) components(in *httpsig.Input, trailers bool) (boundTo, error) {
 		return 0, fmt.Errorf("it covers %d fields, the rule is at most %d", len(list), MaxFields)
 	}
 	last := ""
+	c.fields = make([]string, 0, len(list))
 	for i := range list {
 		id, name := list[i].String(), list[i].Name()
 		if list[i].Derived() || len(id) != len(name)+2 || name <= last {
 			return 0, fmt.Errorf("component %s is not one of the profile's, or out of order", id)
 		}
-		if canonical := http.CanonicalHeaderKey(name); secret(canonical) || hop(canonical) {
+		canonical := http.CanonicalHeaderKey(name)
+		if secret(canonical) || hop(canonical) {
 			return 0, fmt.Errorf("field %s must not be sealed", name)
 		}
+		c.fields = append(c.fields, canonical)
 		last = name
 	}
 	return bound, nil
@@ -393,13 +396,10 @@ func (c *check) signed(in *httpsig.Input, sig []byte) (*Seal, error) {
 }
 
 // keep returns the sealed fields and the secret ones.
-func (c *check) keep(in *httpsig.Input) http.Header {
-	h := make(http.Header, len(in.Components))
-	for i := range in.Components {
-		if id, name := in.Components[i].String(), in.Components[i].Name(); name[0] != '@' && len(id) == len(name)+2 {
-			canonical := http.CanonicalHeaderKey(name)
-			h[canonical] = c.header[canonical]
-		}
+func (c *check) keep() http.Header {
+	h := make(http.Header, len(c.fields)+1)
+	for _, name := range c.fields {
+		h[name] = c.header[name]
 	}
 	for _, name := range [...]string{"Authorization", "Cookie", "Set-Cookie"} {
 		if lines := c.header[name]; len(lines) > 0 {

@@ -24,14 +24,14 @@ func ParseInputs(lines []string) ([]Input, error) {
 	}
 	d, err := httpsfv.UnmarshalDictionary(lines)
 	if err != nil {
-		return nil, fmt.Errorf("Signature-Input: %w", err)
+		return nil, fmt.Errorf("field Signature-Input: %w", err)
 	}
 	var out []Input
 	for _, label := range d.Names() {
 		m, _ := d.Get(label)
 		one, err := inputOf(label, m)
 		if err != nil {
-			return nil, fmt.Errorf("Signature-Input, label %q: %w", label, err)
+			return nil, fmt.Errorf("field Signature-Input, label %q: %w", label, err)
 		}
 		out = append(out, one)
 	}
@@ -48,11 +48,11 @@ func ParseCanonicalInputs(lines []string) ([]Input, error) {
 		for {
 			in, err := s.input()
 			if err != nil {
-				return nil, fmt.Errorf("Signature-Input: byte %d: %w", s.pos, err)
+				return nil, fmt.Errorf("field Signature-Input: byte %d: %w", s.pos, err)
 			}
 			for i := range out {
 				if out[i].Label == in.Label {
-					return nil, fmt.Errorf("Signature-Input: label %q is given twice", in.Label)
+					return nil, fmt.Errorf("field Signature-Input: label %q is given twice", in.Label)
 				}
 			}
 			out = append(out, in)
@@ -60,7 +60,7 @@ func ParseCanonicalInputs(lines []string) ([]Input, error) {
 				break
 			}
 			if !s.skip(", ") {
-				return nil, fmt.Errorf("Signature-Input: byte %d: %w", s.pos, ErrNotCanonical)
+				return nil, fmt.Errorf("field Signature-Input: byte %d: %w", s.pos, ErrNotCanonical)
 			}
 		}
 	}
@@ -368,7 +368,7 @@ func ParseSignatures(lines []string) ([]LabelledSignature, error) {
 	}
 	d, err := httpsfv.UnmarshalDictionary(lines)
 	if err != nil {
-		return nil, fmt.Errorf("Signature: %w", err)
+		return nil, fmt.Errorf("field Signature: %w", err)
 	}
 	out = nil
 	for _, label := range d.Names() {
@@ -376,7 +376,7 @@ func ParseSignatures(lines []string) ([]LabelledSignature, error) {
 		item, ok := m.(httpsfv.Item)
 		raw, isBytes := item.Value.([]byte)
 		if !ok || !isBytes {
-			return nil, fmt.Errorf("Signature: label %q: the rule is a byte sequence", label)
+			return nil, fmt.Errorf("field Signature: label %q: the rule is a byte sequence", label)
 		}
 		out = append(out, LabelledSignature{label, raw})
 	}
@@ -400,7 +400,7 @@ func ParseCanonicalSignatures(lines []string) ([]LabelledSignature, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("Signature: %w", err)
+		return nil, fmt.Errorf("field Signature: %w", err)
 	}
 	return out, nil
 }
