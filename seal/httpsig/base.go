@@ -25,7 +25,7 @@ func AppendBase(dst []byte, m *Message, in *Input) ([]byte, error) {
 		if dst, err = appendValue(dst, m, c); err != nil {
 			return nil, fmt.Errorf("component %s: %w", c.id, err)
 		}
-		if bytes.ContainsAny(dst[start:], "\r\n") {
+		if v := dst[start:]; bytes.IndexByte(v, '\n') >= 0 || bytes.IndexByte(v, '\r') >= 0 {
 			return nil, fmt.Errorf("component %s: its value holds a line break", c.id)
 		}
 		dst = append(dst, '\n')

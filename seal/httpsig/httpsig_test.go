@@ -454,3 +454,52 @@ func FuzzDigests(f *testing.F) {
 		}
 	})
 }
+
+func TestFromRequest(t *testing.T) {
+	out, err := http.NewRequest("", "HTTPS://Example.com/a%20b?x=1", strings.NewReader("body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := httpsig.FromRequest(out)
+	if m.Method != "GET" || m.Scheme != "https" || m.Authority != "Example.com" || m.Target != "/a%20b?x=1" || m.Path != "/a%20b" || m.Query != "x=1" || m.Length != 4 {
+		t.Errorf("%+v", m)
+	}
+	if v, err := value(t, m, "content-length"); err != nil || v != "4" {
+		t.Errorf("%q, %v", v, err)
+	}
+	for target, want := range map[string][2]string{
+		"/": {"/", ""}, "/?": {"/", ""}, "/a?b?c": {"/a", "b?c"}, "http://h/p?q": {"/p", "q"}, "http://h": {"", ""}, "http://h?q": {"", "q"},
+		"*": {"*", ""}, "/a://b": {"/a://b", ""},
+	} {
+		if p, q := httpsig.SplitTarget(target); p != want[0] || q != want[1] {
+			t.Errorf("%s: %q %q", target, p, q)
+		}
+	}
+	// A percent sign that starts no escape stands for itself.
+	broken := &httpsig.Message{Method: "GET", Query: "a=100%&b=%zz+%41&%=1", Length: -1}
+	for name, want := range map[string]string{"a": "100%25", "b": "%25zz%20A", "%25": "1"} {
+		if v, err := value(t, broken, "@query-param", httpsig.Name(name)); err != nil || v != want {
+			t.Errorf("%s: %q, %v, want %q", name, v, err, want)
+		}
+	}
+	c, _ := httpsig.NewComponent("x", httpsig.Req(), httpsig.TR())
+	if !c.Req() || !c.Trailer() || c.Derived() {
+		t.Error("the component's parameters are lost")
+	}
+}
+
+func BenchmarkAppendBase(b *testing.B) {
+	m := readMessage(b)
+	m.Scheme = "https"
+	in, err := httpsig.ParseInput("sig", `("@method" "@path" "@query" "cache-control" "content-length" "x-comma" "x-ows");created=1618884473;keyid="k"`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	dst := make([]byte, 0, 2048)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := httpsig.AppendBase(dst, m, in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
