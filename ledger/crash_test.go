@@ -250,3 +250,20 @@ func TestRegistryAheadIsNamed(t *testing.T) {
 		t.Fatal("the node did not come back")
 	}
 }
+
+// TestAlteredRegistryIsNamed: a registry that is not the one agreed on does not
+// start.
+func TestAlteredRegistryIsNamed(t *testing.T) {
+	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.TimeoutCommit = -1 })
+	mustSubmit(t, w.nodes[0], w.bodies[0].notarise(t, "1"))
+	height := w.nodes[0].View().Height()
+	w.stop(0)
+
+	dir := filepath.Join(w.dir, "body0", "registry")
+	check(t, os.RemoveAll(dir))
+	check(t, ledger.FalseRegistry(dir, w.genesis, height))
+	_, err := ledger.Open(context.Background(), w.config(0))
+	if err == nil || !strings.Contains(err.Error(), "the validators agreed on") {
+		t.Fatalf("a false registry: %v", err)
+	}
+}

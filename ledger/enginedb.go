@@ -16,6 +16,10 @@ import (
 // closes the transaction index. Here Close is put off to the end, and a straggler
 // that touches a closed database is ended instead of panicking.
 type engineDBs struct {
+	// check looks at the engine's blocks and state before the engine does, which
+	// cannot be cleaned up after it refused to start.
+	check func(blocks, states dbm.DB) error
+
 	mu   sync.Mutex
 	open map[string]*guardedDB
 }
@@ -39,7 +43,7 @@ func (e *engineDBs) provide(ctx *cmtcfg.DBContext) (dbm.DB, error) {
 	blocks := e.open["blockstore"]
 	e.mu.Unlock()
 	if ctx.ID == "state" && blocks != nil {
-		if err := markRestored(blocks, g); err != nil {
+		if err := e.check(blocks, g); err != nil {
 			return nil, err
 		}
 	}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	cmtlog "github.com/cometbft/cometbft/libs/log"
@@ -94,5 +95,30 @@ func (n *Node) Diverge(g *registry.Genesis) error {
 		}
 	}
 	n.app.machine.Store(m)
+	return nil
+}
+
+// FalseRegistry makes a registry in dir that has executed empty blocks only.
+func FalseRegistry(dir string, g *registry.Genesis, height uint64) error {
+	st, err := openStore(dir)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	m, err := registry.Open(st)
+	if err != nil {
+		return err
+	}
+	if _, err := m.Init(g); err != nil {
+		return err
+	}
+	for h := uint64(1); h <= height; h++ {
+		if _, err := m.Execute(h, g.Time.Add(time.Duration(h)*time.Second), nil); err != nil {
+			return err
+		}
+		if err := m.Commit(); err != nil {
+			return err
+		}
+	}
 	return nil
 }

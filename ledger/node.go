@@ -129,12 +129,13 @@ func (n *Node) startEngine(ctx context.Context) (err error) {
 		}
 	}()
 	logger := engineLogger{out: n.cfg.Logger, onFail: n.app.engineFailed}
+	n.dbs.check = n.checkEngine
 	n.engine, err = cmtnode.NewNodeWithContext(ctx, conf, validator, nodeKey,
 		proxy.NewConnSyncLocalClientCreator(n.app),
 		func() (*types.GenesisDoc, error) { return doc, nil },
 		n.dbs.provide, engineMetrics(n.cfg.EngineMetrics), logger)
 	if err != nil {
-		return explainHandshake(n.cfg.Dir, err)
+		return fmt.Errorf("open the ledger in %s: %w", n.cfg.Dir, err)
 	}
 	n.app.pool.Store(&pool{n.engine.Mempool()})
 	n.app.syncing = func() bool { return n.consensus().WaitSync() }
@@ -177,6 +178,8 @@ func (n *Node) release() error {
 	if n.engine != nil {
 		if n.engine.IsRunning() {
 			errs = append(errs, n.engine.Stop())
+		} else if bus := n.engine.EventBus(); bus.IsRunning() {
+			errs = append(errs, bus.Stop()) // the engine was made but did not start
 		}
 		if apps := n.engine.ProxyApp(); apps != nil && apps.IsRunning() {
 			errs = append(errs, apps.Stop())

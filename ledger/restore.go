@@ -288,17 +288,51 @@ func restoreEngine(dir string, state sm.State, commit *types.Commit) error {
 	return errors.Join(err, states.Close(), blocks.Close())
 }
 
-// markRestored tells the engine that it goes on after a snapshot, for as long as
-// it has no block of its own. The engine forgets the mark at its first start, and
-// a crash before the first block would leave it unable to start.
-func markRestored(blocks, states dbm.DB) error {
-	if cmtstore.NewBlockStore(blocks).Height() != 0 {
+// checkEngine compares the engine's files with the registry before the engine
+// starts, and says what to do where they do not fit. A registry that is behind is
+// no fault: the engine has it execute the blocks that it lacks.
+func (n *Node) checkEngine(blocks, states dbm.DB) error {
+	blockStore := cmtstore.NewBlockStore(blocks)
+	stateStore := sm.NewStore(states, sm.StoreOptions{})
+	state, err := stateStore.Load()
+	if err != nil {
+		return fmt.Errorf("the engine's state: %w", err)
+	}
+	base, top := uint64(blockStore.Base()), uint64(blockStore.Height())
+	if top == 0 && !state.IsEmpty() && state.LastBlockHeight > 0 {
+		// Restored from a snapshot and no block since. The engine forgets the mark at
+		// its first start, and a crash before the first block would leave it unable
+		// to start.
+		top = uint64(state.LastBlockHeight)
+		if err := stateStore.SetOfflineStateSyncHeight(state.LastBlockHeight); err != nil {
+			return err
+		}
+	}
+	v := n.View()
+	if v == nil || v.Height() == 0 {
+		if base > 1 || (top > 0 && base == 0) {
+			return fmt.Errorf("open the ledger in %s: the registry is empty but blocks are kept from %d only; restore a snapshot into an empty directory", n.cfg.Dir, max(base, top))
+		}
 		return nil
 	}
-	store := sm.NewStore(states, sm.StoreOptions{})
-	state, err := store.Load()
-	if err != nil || state.IsEmpty() || state.LastBlockHeight == 0 {
-		return err
+	height, hash := v.Height(), v.AppHash()
+	switch {
+	case height > top:
+		return fmt.Errorf("open the ledger in %s: the registry has block %d, the engine's files only %d, so they are older; move %s/registry away, and the blocks are executed again",
+			n.cfg.Dir, height, top, n.cfg.Dir)
+	case base > 0 && height+1 < base:
+		return fmt.Errorf("open the ledger in %s: the registry has block %d but blocks are kept from %d only; restore a snapshot into an empty directory", n.cfg.Dir, height, base)
 	}
-	return store.SetOfflineStateSyncHeight(state.LastBlockHeight)
+	agreed := state.AppHash
+	if height != uint64(state.LastBlockHeight) {
+		agreed = nil
+		if next := blockStore.LoadBlockMeta(int64(height) + 1); next != nil {
+			agreed = next.Header.AppHash
+		}
+	}
+	if agreed != nil && !bytes.Equal(agreed, hash[:]) {
+		return fmt.Errorf("open the ledger in %s: the registry's hash at height %d is %x, the validators agreed on %x; move %s/registry away, and the blocks are executed again, or restore a snapshot",
+			n.cfg.Dir, height, hash, agreed, n.cfg.Dir)
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -50,6 +51,7 @@ func newWatchdog(n *Node) *watchdog {
 func (w *watchdog) run(ctx context.Context) {
 	tick := time.NewTicker(w.node.cfg.WatchInterval)
 	defer tick.Stop()
+	w.dial()
 	var told []string
 	for {
 		select {
@@ -217,12 +219,16 @@ func (w *watchdog) tell(before []string, s Status) []string {
 	return s.kinds
 }
 
-// redialAfter is how long a peer may be missing before the watchdog dials it, and
-// the pause between two tries.
-const redialAfter = 10 * time.Second
+// redialPause is the pause between two tries to reach a missing peer; it grows to
+// redialMax with the time it is missing.
+const (
+	redialPause = time.Second
+	redialMax   = 10 * time.Second
+)
 
-// dial dials the peers that have been missing for a while. The engine ignores it
-// when it is dialling them itself.
+// dial dials the missing peers whose turn it is. The engine dials too, but waits
+// up to three seconds before the first try and up to hours before a late one, and
+// it refuses to dial twice at once.
 func (w *watchdog) dial() {
 	w.mu.Lock()
 	now := w.node.cfg.Clock()
@@ -230,17 +236,30 @@ func (w *watchdog) dial() {
 	for _, p := range w.node.cfg.Peers {
 		id, address, _ := splitPeer(p)
 		since, gone := w.missing[p2p.ID(id)]
-		if !gone || address == "" || now.Sub(since) < redialAfter || now.Sub(w.redial[p2p.ID(id)]) < redialAfter {
+		pause := min(redialPause+now.Sub(since)/10, redialMax)
+		if !gone || address == "" || now.Sub(w.redial[p2p.ID(id)]) < pause {
 			continue
+		}
+		if _, tried := w.redial[p2p.ID(id)]; !tried && id < w.node.nodeID && now.Sub(since) < redialPause {
+			continue // two that dial each other at once refuse each other: one is first
 		}
 		w.redial[p2p.ID(id)] = now
 		again = append(again, p)
 	}
 	w.mu.Unlock()
 	for _, p := range again {
-		if err := w.node.engine.Switch().DialPeersAsync([]string{p}); err != nil {
-			w.node.cfg.Logger.Warn("dial a ledger peer", slog.String("peer", p), slog.Any("error", err))
-		}
+		go w.dialOne(p)
+	}
+}
+
+func (w *watchdog) dialOne(peer string) {
+	address, err := p2p.NewNetAddressString(peer) // resolves the name anew
+	if err == nil {
+		err = w.node.engine.Switch().DialPeerWithAddress(address)
+	}
+	var busy p2p.ErrCurrentlyDialingOrExistingAddress
+	if err != nil && !errors.As(err, &busy) {
+		w.node.cfg.Logger.Debug("dial a ledger peer", slog.String("peer", peer), slog.Any("error", err))
 	}
 }
 
