@@ -275,7 +275,9 @@ type ServiceConfig struct {
 	// query are appended. Required by adapters rest and soap.
 	URL string `toml:"url"`
 
-	// URL or file of the OpenAPI description, for getOpenAPI. Empty: none.
+	// URL or file of the OpenAPI description, for getOpenAPI, or "self:/PATH" for
+	// a path at the system itself. Empty: none, except with adapter soap, which
+	// makes one.
 	OpenAPI string `toml:"openapi"`
 
 	// The longest wait for the system's answer to begin.
@@ -291,10 +293,20 @@ type ServiceConfig struct {
 	// chain to. Empty: the machine's trusted roots.
 	CA string `toml:"ca"`
 
-	// XML namespace of the SOAP operations. Adapter soap only; required there.
-	Namespace string `toml:"namespace"`
+	// TOML file that says which method and path is which SOAP operation, and which
+	// JSON field is which XML element (docs/connect/soap.md). Its url is replaced by
+	// the one here. Adapter soap only; required there.
+	Mapping string `toml:"mapping"`
 
-	// Folder with the sub-folders that the legacy system reads and writes.
-	// Adapter files only; required there.
+	// Folder with the sub-folders that the legacy system reads and writes
+	// (docs/connect/files.md). Adapter files only; required there.
 	Dir string `toml:"dir"`
+
+	// How long a call waits for the legacy system's answer before it is told to
+	// fetch the answer later. Keep it below timeout. Adapter files only; 0: not at all.
+	Wait Duration `toml:"wait"`
+
+	// Content type of the legacy system's answers. Adapter files only; empty:
+	// application/octet-stream.
+	ContentType string `toml:"content_type"`
 }

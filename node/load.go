@@ -240,6 +240,9 @@ func (c Config) WithDefaults() Config {
 	for i, s := range c.Services {
 		set(&s.Adapter, "rest")
 		set(&s.Timeout, Duration(30*time.Second))
+		if s.Adapter == "soap" {
+			set(&s.OpenAPI, "self:/openapi.json")
+		}
 		services[i] = s
 	}
 	c.Services = services
@@ -282,7 +285,8 @@ func (c Config) resolve(base string) Config {
 		abs(&s.ClientKey)
 		abs(&s.CA)
 		abs(&s.Dir)
-		if s.OpenAPI != "" && !isURL(s.OpenAPI) {
+		abs(&s.Mapping)
+		if s.OpenAPI != "" && !isURL(s.OpenAPI) && !strings.HasPrefix(s.OpenAPI, "self:") {
 			abs(&s.OpenAPI)
 		}
 		services[i] = s

@@ -1,12 +1,20 @@
 package node
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
+	"github.com/pelletier/go-toml/v2"
+
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/link/files"
+	"github.com/civibus/civibus/link/soap"
 	"github.com/civibus/civibus/service"
 )
 
@@ -42,5 +50,54 @@ func (n *Node) openServices(closers *closers) (*service.Set, error) {
 
 // adapter makes the handler that speaks a legacy system's language.
 func (n *Node) adapter(s ServiceConfig, closers *closers) (http.Handler, error) {
+	log := n.log.With("room", "link", "service", s.ID)
+	switch s.Adapter {
+	case "files":
+		a, err := files.New(files.Config{Dir: s.Dir, Wait: time.Duration(s.Wait), ContentType: s.ContentType, Logger: log})
+		if err != nil {
+			return nil, err
+		}
+		closers.add("file adapter", func(context.Context) error { return a.Close() })
+		return a, nil
+	case "soap":
+		text, err := os.ReadFile(s.Mapping)
+		if err != nil {
+			return nil, err
+		}
+		var c soap.Config
+		if err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(&c); err != nil {
+			return nil, fmt.Errorf("mapping %s: %w", s.Mapping, err)
+		}
+		t, err := upstreamTransport(s)
+		if err != nil {
+			return nil, err
+		}
+		closers.add("SOAP adapter", func(context.Context) error { t.CloseIdleConnections(); return nil })
+		c.URL, c.Timeout, c.Logger, c.Transport = s.URL, time.Duration(s.Timeout), log, t
+		return soap.New(c)
+	}
 	return nil, fmt.Errorf("adapter %q is not known", s.Adapter)
+}
+
+// upstreamTransport carries an adapter's calls with the service's certificates.
+func upstreamTransport(s ServiceConfig) (*http.Transport, error) {
+	tc := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CA != "" {
+		text, err := os.ReadFile(s.CA)
+		if err != nil {
+			return nil, err
+		}
+		tc.RootCAs = x509.NewCertPool()
+		if !tc.RootCAs.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("ca %s: no PEM certificate in it", s.CA)
+		}
+	}
+	if s.ClientCertificate != "" {
+		pair, err := tls.LoadX509KeyPair(s.ClientCertificate, s.ClientKey)
+		if err != nil {
+			return nil, fmt.Errorf("client certificate: %w", err)
+		}
+		tc.Certificates = []tls.Certificate{pair}
+	}
+	return &http.Transport{TLSClientConfig: tc, MaxConnsPerHost: 128, IdleConnTimeout: 30 * time.Second}, nil
 }

@@ -164,11 +164,8 @@ func (s ServiceConfig) validate(v *validator, key string) {
 		if s.Dir != "" {
 			v.add(key+".dir", "only adapter files has a folder; remove it or set adapter = \"files\"")
 		}
-		if s.Adapter == "soap" && s.Namespace == "" {
-			v.add(key+".namespace", "it is missing; adapter soap needs the XML namespace of the operations, which the WSDL calls targetNamespace")
-		}
-		if s.Adapter == "rest" && s.Namespace != "" {
-			v.add(key+".namespace", "only adapter soap has a namespace; remove it or set adapter = \"soap\"")
+		if s.Adapter == "soap" && s.Mapping == "" {
+			v.add(key+".mapping", "it is missing; adapter soap needs the file that maps calls to operations, see docs/connect/soap.md")
 		}
 	case "files":
 		if s.Dir == "" {
@@ -178,12 +175,24 @@ func (s ServiceConfig) validate(v *validator, key string) {
 			v.add(key+".url", "adapter files has no URL; remove it or set another adapter")
 		}
 	}
+	if s.Mapping != "" {
+		if s.Adapter != "soap" {
+			v.add(key+".mapping", "only adapter soap has a mapping; remove it or set adapter = \"soap\"")
+		}
+		v.file(key+".mapping", s.Mapping, false)
+	}
+	if s.Adapter != "files" && (s.Wait != 0 || s.ContentType != "") {
+		v.add(key+".wait", "only adapter files waits and sets a content type; remove wait and content_type")
+	}
+	if s.Wait < 0 || s.Wait >= s.Timeout {
+		v.add(key+".wait", "%v: the rule is 0 or more and less than timeout (%v)", s.Wait, s.Timeout)
+	}
 	v.positive(key+".timeout", s.Timeout)
 	v.pair(key+".client_certificate", s.ClientCertificate, key+".client_key", s.ClientKey)
 	if s.CA != "" {
 		v.file(key+".ca", s.CA, false)
 	}
-	if s.OpenAPI != "" {
+	if s.OpenAPI != "" && !strings.HasPrefix(s.OpenAPI, "self:/") {
 		if isURL(s.OpenAPI) {
 			v.url(key+".openapi", s.OpenAPI)
 		} else {
