@@ -52,6 +52,10 @@ func (u *upstream) call(ctx context.Context, method, rawPath, rawQuery string, h
 		return nil, err
 	}
 	resp, err := u.http.RoundTrip(req)
+	if err == nil && ctx.Err() != nil { // net/http may still deliver a head that came while it hung up
+		_ = resp.Body.Close()
+		err = ctx.Err()
+	}
 	if err != nil {
 		sent.over.Store(true)
 		fault := classify(ctx, err, sent)

@@ -35,15 +35,20 @@ func (c *Client) attempt(ctx context.Context, g *gateway, req *http.Request, bod
 	if err == nil {
 		offered.keep(resp.Header.Get(refusedHeader) == "")
 		peer, failed := c.checkAnswer(pool, resp)
+		if ctx.Err() != nil { // net/http may still deliver a head that came while it hung up
+			failed = &failure{fault: contextFault(ctx), sent: true, final: true}
+		}
 		if failed == nil {
 			c.metrics.attempts.WithLabelValues("ok").Inc()
 			resp.Body = c.responseBody(resp.Body, cancel, pool.release)
 			return resp, peer, nil
 		}
-		failed.reused = carrier.reused.Load()
+		failed.reused = carrier.reused.Load() && !failed.final
 		_ = resp.Body.Close()
 		cancel(nil)
-		pool.retire()
+		if ctx.Err() == nil {
+			pool.retire()
+		}
 		pool.release()
 		return nil, Peer{}, failed
 	}
