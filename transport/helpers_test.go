@@ -48,12 +48,12 @@ func (v *fakeView) Member(id civibus.MemberID) (civibus.Member, bool) {
 
 // network is a registry and its bodies.
 type network struct {
-	t    *testing.T
+	t    testing.TB
 	mu   sync.Mutex
 	view *fakeView
 }
 
-func newNetwork(t *testing.T) *network {
+func newNetwork(t testing.TB) *network {
 	return &network{t: t, view: &fakeView{height: 1, keys: map[civibus.KeyID]civibus.RegisteredKey{}, members: map[civibus.MemberID]civibus.Member{}}}
 }
 
@@ -177,7 +177,7 @@ func (b *body) start(handler http.HandlerFunc, change ...func(*transport.ServerC
 	return server, listener.Addr().String()
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

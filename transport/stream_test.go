@@ -1,0 +1,296 @@
+package transport_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/transport"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// failingBody breaks after some bytes.
+type failingBody struct {
+	left   int
+	closed atomic.Bool
+}
+
+func (b *failingBody) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errors.New("the consumer's system broke off")
+	}
+	n := min(len(p), b.left)
+	b.left -= n
+	return n, nil
+}
+
+func (b *failingBody) Close() error { b.closed.Store(true); return nil }
+
+func TestRequestBodyThatBreaksIsNotComplete(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	complete := make(chan bool, 1)
+	provider.serve(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		complete <- err == nil
+	})
+	body := &failingBody{left: 100_000}
+	req := request(t, "POST", "/", body)
+	req.ContentLength = -1
+	_, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	wantCode(t, err, civibus.FaultIO)
+	if <-complete {
+		t.Error("the provider took the broken body for a complete one")
+	}
+	if !body.closed.Load() {
+		t.Error("the body was not closed")
+	}
+}
+
+func TestBodyIsClosedWhenNothingIsSent(t *testing.T) {
+	n := newNetwork(t)
+	consumer := n.body(consumerID)
+	n.body(providerID)
+	client := consumer.client()
+	for _, addresses := range [][]string{nil, {refusedAddress(t), refusedAddress(t)}} {
+		n.addresses(providerID, addresses...)
+		body := &failingBody{left: 10}
+		if _, _, err := client.Do(t.Context(), providerID, "", request(t, "POST", "/", body), nil); err == nil {
+			t.Fatal("the call succeeded")
+		}
+		if !body.closed.Load() || body.left != 10 {
+			t.Errorf("closed %v, %d bytes left; want closed and unread", body.closed.Load(), body.left)
+		}
+	}
+}
+
+// TestStreamsWithTrailers sends 256 MiB each way at once through both ends with
+// little memory, and trailers that are known only at the end.
+func TestStreamsWithTrailers(t *testing.T) {
+	const size = 256 << 20
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	provider.serve(func(w http.ResponseWriter, r *http.Request) {
+		if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
+			t.Error(err)
+		}
+		w.Header().Set("Trailer", "Content-Digest")
+		h := sha256.New()
+		if _, err := io.Copy(w, io.TeeReader(r.Body, h)); err != nil {
+			t.Error(err)
+		}
+		if got, want := r.Trailer.Get("Content-Digest"), hex.EncodeToString(h.Sum(nil)); got != want {
+			t.Errorf("request trailer %q, want %q", got, want)
+		}
+		w.Header().Set("Content-Digest", "answer-"+r.Trailer.Get("Content-Digest"))
+	})
+	req := request(t, "POST", "/", nil)
+	h := sha256.New()
+	req.Trailer = http.Header{"Content-Digest": nil}
+	req.ContentLength = -1
+	block := make([]byte, 64<<10)
+	_, _ = rand.Read(block)
+	source := io.TeeReader(io.LimitReader(&repeat{block: block}, size), h)
+	req.Body = &trailing{Reader: source, atEnd: func() { req.Trailer.Set("Content-Digest", hex.EncodeToString(h.Sum(nil))) }}
+
+	var peak atomic.Uint64
+	resp, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	back := sha256.New()
+	total := int64(0)
+	for {
+		m, err := io.CopyN(back, resp.Body, 16<<20)
+		total += m
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		peak.Store(max(peak.Load(), stats.HeapInuse))
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := hex.EncodeToString(h.Sum(nil))
+	if total != size || hex.EncodeToString(back.Sum(nil)) != want {
+		t.Errorf("%d bytes came back, want %d, the same", total, size)
+	}
+	if got := resp.Trailer.Get("Content-Digest"); got != "answer-"+want {
+		t.Errorf("response trailer %q, want %q", got, "answer-"+want)
+	}
+	if peak.Load() > 32<<20 {
+		t.Errorf("the heap grew to %d MiB for both sides together", peak.Load()>>20)
+	}
+	t.Logf("heap at most %.1f MiB", float64(peak.Load())/(1<<20))
+}
+
+type repeat struct{ block []byte }
+
+func (r *repeat) Read(p []byte) (int, error) { return copy(p, r.block), nil }
+
+type trailing struct {
+	io.Reader
+	atEnd func()
+}
+
+func (r *trailing) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if err == io.EOF {
+		r.atEnd()
+	}
+	return n, err
+}
+
+func (r *trailing) Close() error { return nil }
+
+func TestRequestBodyThatStalls(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	read := make(chan error, 1)
+	provider.serve(func(_ http.ResponseWriter, r *http.Request) {
+		_, err := io.ReadAll(r.Body)
+		read <- err
+	}, func(c *transport.ServerConfig) { c.StallTimeout = 100 * time.Millisecond })
+	reader, writer := io.Pipe()
+	defer writer.Close()
+	req := request(t, "POST", "/", reader)
+	req.ContentLength = -1
+	var group sync.WaitGroup
+	group.Go(func() {
+		_, _ = writer.Write([]byte("some"))
+	})
+	resp, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	_ = reader.Close()
+	group.Wait()
+	var netErr net.Error
+	if err := <-read; !errors.As(err, &netErr) || !netErr.Timeout() {
+		t.Errorf("reading the stalled body gave %v, want a timeout", err)
+	}
+}
+
+func TestConnectionLimits(t *testing.T) {
+	n := newNetwork(t)
+	consumer, third, provider := n.body(consumerID), n.body(thirdID), n.body(providerID)
+	release := make(chan struct{})
+	arrived := make(chan struct{}, 4)
+	registry := prometheus.NewRegistry()
+	provider.serve(func(http.ResponseWriter, *http.Request) {
+		arrived <- struct{}{}
+		<-release
+	}, func(c *transport.ServerConfig) { c.MaxConnsPerPeer = 2; c.Metrics = registry })
+	client := consumer.client()
+	var group sync.WaitGroup
+	for range 2 {
+		group.Go(func() {
+			if _, _, err := get(t, client, providerID, ""); err != nil {
+				t.Error(err)
+			}
+		})
+		<-arrived
+	}
+	_, _, err := get(t, client, providerID, "") // a third connection of the same body
+	fault := wantCode(t, err, civibus.FaultNetwork)
+	if !strings.Contains(fault.Message, "no more connections") {
+		t.Errorf("message %q", fault.Message)
+	}
+	group.Go(func() { // another body is not concerned
+		if _, _, err := get(t, third.client(), providerID, ""); err != nil {
+			t.Error(err)
+		}
+	})
+	<-arrived
+	close(release)
+	group.Wait()
+	want := strings.NewReader(`
+# HELP civibus_transport_server_refused_total Connections and requests refused, by reason (handshake, peer_not_trusted, busy).
+# TYPE civibus_transport_server_refused_total counter
+civibus_transport_server_refused_total{reason="busy"} 1
+`)
+	if err := testutil.GatherAndCompare(registry, want, "civibus_transport_server_refused_total"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestShutdownLetsRequestsEnd(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	arrived, release := make(chan struct{}), make(chan struct{})
+	server := provider.serve(func(w http.ResponseWriter, _ *http.Request) {
+		close(arrived)
+		<-release
+		_, _ = io.WriteString(w, "done")
+	})
+	result := make(chan error, 1)
+	client := consumer.client()
+	go func() {
+		_, _, err := get(t, client, providerID, "")
+		result <- err
+	}()
+	<-arrived
+	stopped := make(chan error, 1)
+	go func() { stopped <- server.Shutdown(context.Background()) }()
+	waitFor(t, func() bool { // new connections are refused
+		m, _ := n.View().Member(providerID)
+		c, err := net.Dial("tcp", m.Gateways[0].Address)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	close(release)
+	if err := <-result; err != nil {
+		t.Errorf("the request under way failed: %v", err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMetricsAndConfigErrors(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	provider.serve(ok)
+	registry := prometheus.NewPedanticRegistry()
+	client := consumer.client(func(c *transport.ClientConfig) { c.Metrics = registry })
+	if _, _, err := get(t, client, providerID, ""); err != nil {
+		t.Fatal(err)
+	}
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("%v %v", problems, err)
+	}
+	if got, err := testutil.GatherAndCount(registry); err != nil || got != 3 {
+		t.Errorf("%d series, error %v", got, err)
+	}
+	if _, err := transport.NewClient(transport.ClientConfig{}); err == nil {
+		t.Error("an empty client configuration was accepted")
+	}
+	if _, err := transport.NewServer(transport.ServerConfig{}); err == nil {
+		t.Error("an empty server configuration was accepted")
+	}
+	client.Close()
+	_, _, err := get(t, client, providerID, "")
+	wantCode(t, err, civibus.FaultNetwork)
+	if !bytes.Contains([]byte(err.Error()), []byte("stopping")) {
+		t.Error(err)
+	}
+}
