@@ -409,6 +409,7 @@ func (c cast) requestCases(t testing.TB) []testCase {
 	forged("wrong_components", "a secret field", "must not be sealed", func(l []string, _ *httpsig.Params) []string { return slices.Insert(l, 4, "authorization") })
 	forged("wrong_components", "a field of the connection", "must not be sealed", func(l []string, _ *httpsig.Params) []string { return slices.Insert(l, 5, "content-length") })
 	forged("wrong_components", "a parameter", "not one of the profile's", func(l []string, _ *httpsig.Params) []string { l[3] = "accept;bs"; return l })
+	bad("wrong_components", "digest in the head of a streamed message", forge(t, whole, c.ed, seal.HeadLabel, same), "digest in the trailers", func(*message) {})
 	forged("wrong_parameters", "no nonce", "parameters", func(l []string, p *httpsig.Params) []string { p.Present &^= httpsig.HasNonce; return l })
 	forged("wrong_parameters", "no created", "parameters", func(l []string, p *httpsig.Params) []string { p.Present &^= httpsig.HasCreated; return l })
 	forged("wrong_parameters", "no alg", "parameters", func(l []string, p *httpsig.Params) []string { p.Present &^= httpsig.HasAlg; return l })

@@ -175,6 +175,9 @@ func (r *RequestSeal) binding() boundTo {
 // errIncomplete is the cause when an answer comes before its request's end.
 var errIncomplete = errors.New("the request's body has not been read to its end")
 
+// errNoBinding is the cause when a caller forgot what a response answers.
+var errNoBinding = errors.New("seal: no binding to a request is given")
+
 // mayAnswer applies the rule that only a refusal may be bound to less than the
 // whole request.
 func mayAnswer(place civibus.Place, b boundTo, status int) error {

@@ -54,6 +54,9 @@ func SealRequest(ctx context.Context, signer civibus.Signer, r *http.Request, bo
 // body; the length that HEAD or 304 speak of is sealed too.
 func SealResponse(ctx context.Context, signer civibus.Signer, h http.Header, status int, req *RequestSeal, body []byte, now time.Time) (*Seal, error) {
 	// 1. May there be such an answer now?
+	if req == nil {
+		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, errNoBinding, "the response could not be sealed")
+	}
 	b := req.binding()
 	if err := mayAnswer(civibus.ProviderGateway, b, status); err != nil {
 		return nil, err

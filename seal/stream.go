@@ -167,6 +167,9 @@ type ResponseStream struct {
 // in w.Header(). length is the body's length, -1 when it is not known. An
 // answer without a body is not streamed: use SealResponse.
 func NewResponseStream(ctx context.Context, signer civibus.Signer, w http.ResponseWriter, status int, req *RequestSeal, length int64, now time.Time) (*ResponseStream, error) {
+	if req == nil {
+		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, errNoBinding, "the response could not be sealed")
+	}
 	if bodiless(req.method, status) {
 		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, nil, "an answer to %s with status %d has no body", req.method, status)
 	}

@@ -107,6 +107,9 @@ func (v *Verifier) Request(r *http.Request) (*Verified, error) {
 // Response verifies the answer to the request that req names: the Binding of
 // the seal that was sent.
 func (v *Verifier) Response(resp *http.Response, req *RequestSeal) (*Verified, error) {
+	if req == nil {
+		return nil, fault(civibus.ConsumerGateway, civibus.FaultInternal, errNoBinding, "the gateway could not process the response")
+	}
 	c := check{v: v, place: civibus.ConsumerGateway, what: "response", header: resp.Header, trailer: &resp.Trailer,
 		m: httpsig.FromResponse(resp, req.message()), open: statusPart, req: req}
 	out := &Verified{}

@@ -1,12 +1,14 @@
 package seal_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -248,4 +250,43 @@ func changeOne(t *rapid.T, m message) message {
 		(*list)[i][1] = flip((*list)[i][1])
 	}
 	return m
+}
+
+// FuzzVerify feeds the verifier with fields of an attacker's making.
+func FuzzVerify(f *testing.F) {
+	people := newCast(f)
+	whole, _ := people.whole(f, people.ed, "POST", "{}", start)
+	streamed, _ := people.streamed(f, people.ed, "{}", -1)
+	for _, m := range []message{whole, streamed} {
+		h := headerOf(m.Fields)
+		f.Add(m.Target, h.Get("Signature-Input"), h.Get("Signature"), h.Get("Content-Digest"), headerOf(m.Trailers).Get("Signature-Input"), m.Body)
+	}
+	f.Fuzz(func(t *testing.T, target, input, signature, digest, trailer string, body []byte) {
+		r := httptest.NewRequest("POST", "/", bytes.NewReader(body))
+		r.RequestURI = target
+		r.Header = http.Header{"Signature-Input": {input}, "Signature": {signature}, "Content-Digest": {digest}, "X-Road-Client": {"a"}}
+		r.Trailer = http.Header{"Signature-Input": {trailer}, "Signature": {signature}, "Content-Digest": {digest}}
+		binding := seal.Unverified(r)
+		got, err := verifier(people.ed, people.ec).Request(r)
+		if err == nil {
+			_, err = io.ReadAll(got.Body)
+		}
+		if err == nil {
+			t.Fatalf("a message with other fields than were sealed verifies:\n%s", got.Seal().Base)
+		}
+		if _, err := seal.SealResponse(t.Context(), people.ed, http.Header{}, 403, binding, nil, start); err != nil {
+			wantFault(t, err, civibus.FaultInternal, "")
+		}
+	})
+}
+
+// TestNoBinding shows that a forgotten binding is an error and not a panic.
+func TestNoBinding(t *testing.T) {
+	people := newCast(t)
+	_, err := seal.SealResponse(t.Context(), people.ed, http.Header{}, 403, nil, nil, start)
+	wantFault(t, err, civibus.FaultInternal, "")
+	_, err = seal.NewResponseStream(t.Context(), people.ed, &recorder{h: http.Header{}}, 403, nil, -1, start)
+	wantFault(t, err, civibus.FaultInternal, "")
+	_, err = verifier().Response(&http.Response{}, nil)
+	wantFault(t, err, civibus.FaultInternal, "")
 }
