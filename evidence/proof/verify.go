@@ -47,7 +47,7 @@ func (v *verification) run(receipt, policy []byte) bool {
 		if v.receipt, err = parse(receipt); err != nil {
 			return "", err
 		}
-		return fmt.Sprintf("exchange %s, %d entries, %d facts", v.receipt.Exchange, len(v.receipt.Entries), len(v.receipt.Registry.Facts)), nil
+		return fmt.Sprintf("exchange %s; entries: %d, facts: %d", v.receipt.Exchange, len(v.receipt.Entries), len(v.receipt.Registry.Facts)), nil
 	}) && v.step("policy", nil, func() (detail string, err *Error) {
 		if v.policy, err = parsePolicy(policy); err != nil {
 			return "", err

@@ -98,7 +98,7 @@ type Built struct {
 func New() *Scenario {
 	s := &Scenario{
 		State:  make(map[string]proto.Message),
-		Method: "GET", Path: "/r1/DEMO/GOV/2002/population/persons/v1/persons/38001085718", Query: "?fields=address",
+		Method: "GET", Path: "/r1/DEMO/GOV/2002/population/persons/v1/persons/p-000417", Query: "?fields=address",
 		Client: Client, Service: Service, Right: RightID, Purpose: "SOCIAL-BENEFIT",
 		Outcome: evidencepb.Outcome_OUTCOME_ANSWERED, Status: 200,
 		Response:   []byte(`{"address":"Example street 1"}`),
