@@ -33,6 +33,7 @@ type pending struct {
 	side     evidencepb.Side
 	finished int64
 	deliver  bool
+	slot     bool // it holds one of the slots
 }
 
 // Leaf returns the leaf that commits to a record and its salt.
@@ -123,6 +124,7 @@ func (l *Log) Append(ctx context.Context, record *evidencepb.Record) error {
 		}
 	}
 	// 3. Durable; committed puts p in its place.
+	p.slot = true
 	if _, err := l.wal.Append(payload, p); err != nil {
 		<-l.slots
 		l.noteTrouble(ctx, err)

@@ -55,7 +55,7 @@ type Config struct {
 	// entry costs about 300 bytes of memory while it waits.
 	MaxPending int
 	// SegmentBytes is the size at which a new write-ahead log segment begins;
-	// default 64 MiB.
+	// default 32 MiB.
 	SegmentBytes int64
 	// SegmentAge is the age at which a new segment begins, so that retention can
 	// delete whole segments; default 24 h.
@@ -89,7 +89,7 @@ func (c Config) defaults() Config {
 	setDefault(&c.BatchSize, 4096)
 	setDefault(&c.CheckpointInterval, time.Second)
 	setDefault(&c.MaxPending, 65536)
-	setDefault(&c.SegmentBytes, 64<<20)
+	setDefault(&c.SegmentBytes, 32<<20)
 	setDefault(&c.SegmentAge, 24*time.Hour)
 	setDefault(&c.ReserveBytes, 256<<20)
 	setDefault(&c.Archive, ArchiveDigest)

@@ -729,3 +729,16 @@ func TestReader(t *testing.T) {
 		t.Fatalf("%d entries, checkpoint of %d, origin %s", n, size, r.Origin())
 	}
 }
+
+// failingSigner cannot reach its key while it is broken.
+type failingSigner struct {
+	signer
+	broken atomic.Bool
+}
+
+func (s *failingSigner) Sign(ctx context.Context, m []byte) ([]byte, error) {
+	if s.broken.Load() {
+		return nil, errNoKey
+	}
+	return s.signer.Sign(ctx, m)
+}

@@ -45,9 +45,11 @@ func (l *Log) follow() {
 			return
 		}
 		// 3. Sign a checkpoint when one is due.
-		if err := l.publish(stopping && stored == 0); err != nil && !tiles.IsFull(err) {
+		if err := l.publish(stopping && stored == 0); errors.Is(err, tiles.ErrDamaged) {
 			l.fail(ctx, err)
 			return
+		} else if err != nil { // the disk is full or the key cannot be reached
+			l.cfg.Logger.WarnContext(ctx, "evidence: no checkpoint could be signed; tried again", "error", err)
 		}
 		if stopping && (stored == 0 || l.abandon.Load()) {
 			return
@@ -144,7 +146,9 @@ func (l *Log) store(entries []stored) error {
 	defer l.mu.Unlock()
 	for _, e := range entries {
 		l.forget(e.pending)
-		<-l.slots
+		if e.slot {
+			<-l.slots
+		}
 	}
 	rest := l.pending[len(entries):]
 	if len(rest) == 0 {
@@ -180,6 +184,9 @@ func (l *Log) publish(now bool) error {
 		return nil
 	}
 	cp, err := l.tree.Publish()
+	l.mu.Lock()
+	l.signError = err
+	l.mu.Unlock()
 	if err != nil {
 		return err
 	}
@@ -219,8 +226,8 @@ func (l *Log) takeUp(ctx context.Context, next, leaves uint64) error {
 		l.byID[p.exchange] = append(l.byID[p.exchange], p)
 		select {
 		case l.slots <- struct{}{}:
-		default:
-			return fmt.Errorf("more than %d entries are pending: raise the limit to that of the process before", l.cfg.MaxPending)
+			p.slot = true
+		default: // the limit was greater before; only new entries wait for a slot
 		}
 		return nil
 	}); err != nil {

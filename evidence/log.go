@@ -49,6 +49,7 @@ type Log struct {
 	signed      time.Time
 	changed     chan struct{}
 	closed      bool
+	signError   error // why the last checkpoint could not be signed
 	failed      error // why the log has stopped for good, until it is reopened
 	trouble     error // why it has stopped for now
 	free        uint64

@@ -13,6 +13,7 @@ type Status struct {
 	CheckpointSize uint64    // entries under the last checkpoint
 	CheckpointTime time.Time // when it was signed, or the log opened
 	FreeBytes      uint64    // of the disk; 0 when it is not known
+	SignError      string    // why no newer checkpoint could be signed
 	AnchoredSize   uint64
 	AnchoredHeight uint64
 	AnchorError    string    // why the last attempt to anchor failed; empty when it did not
@@ -32,6 +33,9 @@ func (l *Log) Status() Status {
 	s.Pending = len(l.pending)
 	s.CheckpointSize, s.CheckpointTime = l.checkpoint.Size, l.signed
 	s.AnchoredSize, s.AnchoredHeight, s.AnchorRetry = l.anchor.size, l.anchor.height, l.anchor.retry
+	if l.signError != nil {
+		s.SignError = l.signError.Error()
+	}
 	if l.anchor.err != nil {
 		s.AnchorError = l.anchor.err.Error()
 	}

@@ -91,7 +91,7 @@ func OpenWriter(ctx context.Context, dir, origin string, signer civibus.Signer, 
 	}
 	w.tree = NewTree(dir, size)
 	// 3. It must be what the last checkpoint said.
-	if err := w.checkLast(origin); err != nil {
+	if err := w.checkLast(origin, signer.Key()); err != nil {
 		cancel()
 		return nil, err
 	}
@@ -99,7 +99,7 @@ func OpenWriter(ctx context.Context, dir, origin string, signer civibus.Signer, 
 }
 
 // checkLast reads the last checkpoint and compares the tree with it.
-func (w *Writer) checkLast(origin string) error {
+func (w *Writer) checkLast(origin string, key civibus.PublicKey) error {
 	raw, err := os.ReadFile(filepath.Join(w.dir, layout.CheckpointPath))
 	if errors.Is(err, fs.ErrNotExist) && w.tree.Size() == 0 {
 		_, err := w.Publish()
@@ -108,7 +108,7 @@ func (w *Writer) checkLast(origin string) error {
 	if err != nil {
 		return fmt.Errorf("%w: read checkpoint: %w", ErrDamaged, err)
 	}
-	// Whose key signed it is Fsck's business: log keys are rotated.
+	// Another key may have signed it: log keys are rotated.
 	if w.last, err = ParseCheckpoint(raw, origin, nil); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, filepath.Join(w.dir, layout.CheckpointPath), err)
 	}
@@ -118,8 +118,16 @@ func (w *Writer) checkLast(origin string) error {
 	if err := w.extends(); err != nil {
 		return err
 	}
-	_, err = w.root()
-	return err
+	if _, err = w.root(); err != nil {
+		return err
+	}
+	// A new log key signs what the old one had signed: the registry takes
+	// checkpoints only from keys in force.
+	if _, err := ParseCheckpoint(raw, origin, &key); err != nil {
+		_, err := w.Publish()
+		return err
+	}
+	return nil
 }
 
 // extends checks that the tree begins with the last checkpoint's.

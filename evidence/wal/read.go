@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sort"
 )
 
 // ErrGone says that the segment of an entry has been deleted.
@@ -86,11 +87,9 @@ func (l *Log) reader(first uint64) (File, error) {
 	if f, ok := l.readers[first]; ok {
 		return f, nil
 	}
-	for _, s := range l.segments {
-		if s.First != first {
-			continue
-		}
-		f, err := l.opts.OpenFile(s.Path, os.O_RDONLY, 0)
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].First >= first })
+	if i < len(l.segments) && l.segments[i].First == first {
+		f, err := l.opts.OpenFile(l.segments[i].Path, os.O_RDONLY, 0)
 		if err != nil {
 			return nil, fmt.Errorf("read write-ahead log: %w", err)
 		}
@@ -190,7 +189,7 @@ func (l *Log) Remove(first uint64) error {
 	l.segments = append(append([]Segment(nil), l.segments[:at]...), l.segments[at+1:]...)
 	delete(l.readers, first)
 	l.mu.Unlock()
-	if err := overwrite(seg.Path, seg.Bytes); err != nil {
+	if err := overwrite(seg.Path); err != nil {
 		return fmt.Errorf("remove segment: %w", err)
 	}
 	if err := os.Remove(seg.Path); err != nil {
@@ -201,13 +200,17 @@ func (l *Log) Remove(first uint64) error {
 
 // overwrite zeroes a file, so that its content does not lie about in free
 // blocks of file systems that write in place.
-func overwrite(name string, size int64) error {
+func overwrite(name string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	zero := make([]byte, fillBytes)
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	zero, size := make([]byte, fillBytes), info.Size()
 	for at := int64(0); at < size; at += int64(len(zero)) {
 		if _, err := f.WriteAt(zero[:min(int64(len(zero)), size-at)], at); err != nil {
 			return err

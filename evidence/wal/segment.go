@@ -21,9 +21,9 @@ type Position struct {
 
 // Segment is one file of the log.
 type Segment struct {
-	First uint64
+	First uint64 // number of its first entry
 	Path  string
-	Bytes int64
+	Bytes int64 // up to the end of the last entry; known of the newest segment only
 }
 
 // DamageError says that entries which were acknowledged cannot be read.
@@ -59,11 +59,7 @@ func List(dir string) ([]Segment, error) {
 		if err != nil || segmentName(first) != n.Name() {
 			return nil, fmt.Errorf("list segments: %s is not the name of a segment (20 digits and .wal); move it away", filepath.Join(dir, n.Name()))
 		}
-		info, err := n.Info()
-		if err != nil {
-			return nil, fmt.Errorf("list segments: %w", err)
-		}
-		out = append(out, Segment{First: first, Path: filepath.Join(dir, n.Name()), Bytes: info.Size()})
+		out = append(out, Segment{First: first, Path: filepath.Join(dir, n.Name())})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].First < out[j].First })
 	return out, nil
