@@ -179,3 +179,22 @@ func FuzzEd25519(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkEd25519Verify(b *testing.B) {
+	s := edSigner(b)
+	message := make([]byte, 1000)
+	sig, err := s.sign(message)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, verify := range map[string]func(m, sig []byte) bool{"crypto": s.pub.Verify, "voi": seal.CachedVerifier(s.pub)} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if !verify(message, sig) {
+					b.Fatal("it does not verify")
+				}
+			}
+		})
+	}
+}

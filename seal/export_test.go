@@ -64,3 +64,9 @@ func (d *Disk) Truncate(size int64) error {
 	}
 	return d.journalFile.Truncate(size)
 }
+
+// CachedVerifier returns the Verifier's check of one key, its cache kept.
+func CachedVerifier(k civibus.PublicKey) func(message, signature []byte) bool {
+	c := new(keyCache)
+	return func(message, signature []byte) bool { return c.verify(k, message, signature) }
+}

@@ -300,6 +300,13 @@ func TestReplayJournalFullDisk(t *testing.T) {
 			if !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("the cause is lost: %v", err)
 			}
+			if i == 4 { // nothing torn is left behind, should the process end now
+				now := t.TempDir()
+				copyFiles(t, dir, now)
+				if r := openJournal(t, now, "boot", c).Recovery(); len(r.Problems) > 0 {
+					t.Errorf("after a failed write: %q", r.Problems)
+				}
+			}
 			continue
 		}
 		if err != nil {

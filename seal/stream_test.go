@@ -3,12 +3,14 @@ package seal_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/seal"
+	"github.com/civibus/civibus/seal/httpsig"
 )
 
 func TestMain(m *testing.M) {
@@ -469,4 +472,52 @@ func TestKeyDecides(t *testing.T) {
 	v.Key = func(civibus.KeyID) (civibus.PublicKey, error) { return people.stranger.pub, nil }
 	_, err = v.Request(m.request())
 	wantFault(t, err, civibus.FaultInternal, "")
+}
+
+// TestEarlyStreamedAnswer has a provider that lies: it answers 200 to a
+// streamed request and seals the answer to the head alone, in good form.
+func TestEarlyStreamedAnswer(t *testing.T) {
+	people := newCast(t)
+	request, _ := people.streamed(t, people.ed, "{}", -1)
+	early := seal.Unverified(message{Method: request.Method, Target: request.Target, Fields: request.Fields}.request())
+	w := &recorder{h: http.Header{}}
+	out, err := seal.NewResponseStream(t.Context(), people.ec, w, 200, early, -1, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Write([]byte("[]")); err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, out.Close(), civibus.FaultIO, "needs the whole sealed request")
+	// The honest sender refuses; this one signs by hand.
+	inputs, err := httpsig.ParseInputs(w.head["Signature-Input"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest, err := httpsig.NewComponent("content-digest", httpsig.TR())
+	if err != nil {
+		t.Fatal(err)
+	}
+	params := inputs[0].Params
+	params.Tag = seal.Label
+	in, err := httpsig.NewInput(seal.Label, slices.Insert(inputs[0].Components, 1, digest), params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte("[]"))
+	trailer := http.Header{"Content-Digest": {httpsig.FormatDigest(httpsig.SHA256, sum[:])}}
+	base, err := httpsig.AppendBase(nil, &httpsig.Message{Status: 200, Header: w.head, Trailer: trailer, Length: -1,
+		Request: httpsig.FromRequest(request.request())}, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := people.ec.sign(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trailer.Set("Signature-Input", in.Field())
+	trailer.Set("Signature", httpsig.FormatSignature(seal.Label, sig))
+	answer := message{Status: 200, Fields: fieldList(w.head), Body: []byte("[]"), Trailers: fieldList(trailer)}
+	_, err = testCase{Request: request, Response: &answer}.run(verifier(people.ed, people.ec))
+	wantFault(t, err, civibus.FaultIO, "needs the whole sealed request")
 }
