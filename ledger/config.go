@@ -108,8 +108,8 @@ const MinRetainBlocks = 100_000
 
 var nodeIDPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// withDefaults fills in the defaults and reports every problem at once.
-func (c Config) withDefaults() (Config, error) {
+// WithDefaults fills in the defaults, takes a free port for port 0 and reports every problem at once.
+func (c Config) WithDefaults() (Config, error) {
 	var errs []error
 	if c.Dir == "" {
 		errs = append(errs, errors.New("ledger directory: it is empty, the rule is a path"))
@@ -120,8 +120,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ListenAddress == "" {
 		c.ListenAddress = "127.0.0.1:0"
 	}
-	if _, _, err := net.SplitHostPort(c.ListenAddress); err != nil {
+	if _, port, err := net.SplitHostPort(c.ListenAddress); err != nil {
 		errs = append(errs, fmt.Errorf("ledger listen address %q: the rule is host:port", c.ListenAddress))
+	} else if port == "0" {
+		if c.ListenAddress, err = freeAddress(c.ListenAddress); err != nil {
+			errs = append(errs, fmt.Errorf("ledger listen address: %w", err))
+		}
 	}
 	seen := make(map[string]bool)
 	for _, p := range c.Peers {

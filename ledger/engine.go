@@ -10,9 +10,10 @@ import (
 	cmtcfg "github.com/cometbft/cometbft/config"
 )
 
-// engineConfig is CometBFT's configuration. docs/operate/ledger.md says why each
-// setting is as it is.
-func engineConfig(c Config) (*cmtcfg.Config, error) {
+// EngineConfig is CometBFT's configuration for a node; docs/operate/ledger.md says
+// why each setting is as it is. It is exported for the benchmarks, which run
+// another application on the same settings.
+func EngineConfig(c Config) (*cmtcfg.Config, error) {
 	e := cmtcfg.DefaultConfig()
 	e.SetRoot(c.Dir)
 	e.Moniker = "civibus"
@@ -84,16 +85,9 @@ func engineConfig(c Config) (*cmtcfg.Config, error) {
 	return e, nil
 }
 
-// resolveListen replaces port 0 by a port that is free now: the engine cannot
-// tell which one it was given.
-func resolveListen(address string) (string, error) {
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", err
-	}
-	if port != "0" {
-		return address, nil
-	}
+// freeAddress replaces port 0 by a port that is free now: the engine cannot tell
+// which one it was given.
+func freeAddress(address string) (string, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return "", err

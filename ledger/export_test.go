@@ -51,7 +51,7 @@ type TestApp struct{ *app }
 
 // NewApp makes one on a fresh store.
 func NewApp(cfg Config) (*TestApp, error) {
-	cfg, err := cfg.withDefaults()
+	cfg, err := cfg.WithDefaults()
 	if err != nil {
 		return nil, err
 	}

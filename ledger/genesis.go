@@ -17,9 +17,9 @@ import (
 // become one block that takes seconds.
 const MaxBlockBytes = 4 << 20
 
-// engineGenesis makes CometBFT's genesis from the registry's: its validators with
+// EngineGenesis is CometBFT's genesis, made from the registry's: its validators with
 // their powers, Ed25519 keys only, blocks of MaxBlockBytes at most.
-func engineGenesis(g *registry.Genesis) (*types.GenesisDoc, error) {
+func EngineGenesis(g *registry.Genesis) (*types.GenesisDoc, error) {
 	state, err := g.JSON()
 	if err != nil {
 		return nil, fmt.Errorf("genesis: %w", err)

@@ -43,12 +43,9 @@ type Node struct {
 // Open starts a node. It returns when the node runs, which may be before it has
 // caught up with its peers; see Status and WaitView.
 func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
-	cfg, err = cfg.withDefaults()
+	cfg, err = cfg.WithDefaults()
 	if err != nil {
 		return nil, err
-	}
-	if cfg.ListenAddress, err = resolveListen(cfg.ListenAddress); err != nil {
-		return nil, fmt.Errorf("ledger listen address: %w", err)
 	}
 	n := &Node{cfg: cfg, dbs: &engineDBs{}, need: len(cfg.Genesis.Validators)*2/3 + 1}
 	n.life, n.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -99,11 +96,11 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 // startEngine makes and starts the CometBFT node.
 func (n *Node) startEngine(ctx context.Context) (err error) {
-	conf, err := engineConfig(n.cfg)
+	conf, err := EngineConfig(n.cfg)
 	if err != nil {
 		return err
 	}
-	doc, err := engineGenesis(n.cfg.Genesis)
+	doc, err := EngineGenesis(n.cfg.Genesis)
 	if err != nil {
 		return err
 	}
@@ -249,6 +246,9 @@ func (n *Node) WaitView(ctx context.Context, done func(*registry.View) bool) err
 		}
 	}
 }
+
+// Waiting is the number of transactions that wait for a block at this node.
+func (n *Node) Waiting() int { return n.app.pool.Load().Size() }
 
 func (n *Node) consensus() *cs.Reactor { return n.engine.ConsensusReactor() }
 

@@ -196,7 +196,7 @@ func parseValidators(b, hash []byte) (*types.ValidatorSet, error) {
 // chunks must give the application hash that more than two thirds of the genesis
 // validators signed.
 func RestoreSnapshot(ctx context.Context, cfg Config, snapshot string) (err error) {
-	if cfg, err = cfg.withDefaults(); err != nil {
+	if cfg, err = cfg.WithDefaults(); err != nil {
 		return err
 	}
 	fail := func(err error) error { return fmt.Errorf("restore snapshot %s: %w", snapshot, err) }
@@ -206,7 +206,7 @@ func RestoreSnapshot(ctx context.Context, cfg Config, snapshot string) (err erro
 	if err != nil {
 		return fail(err)
 	}
-	doc, err := engineGenesis(cfg.Genesis)
+	doc, err := EngineGenesis(cfg.Genesis)
 	if err != nil {
 		return fail(err)
 	}

@@ -56,6 +56,24 @@ func (n *Node) Submit(ctx context.Context, envelope []byte) (Committed, error) {
 	return c, err
 }
 
+// Enqueue hands a signed envelope to the ledger and does not wait for a block. It
+// is for bulk work that looks for its results itself: a transaction can be lost
+// before a block takes it, and nobody submits it again. A Committed with a code is
+// a refusal.
+func (n *Node) Enqueue(envelope []byte) (Committed, error) {
+	hash := registry.TxHash(envelope)
+	if n.app.failed() != nil {
+		return Committed{TxHash: hash}, ErrHalted
+	}
+	if n.closed.Load() {
+		return Committed{TxHash: hash}, ErrClosed
+	}
+	if c, ok, err := n.refusal(hash, envelope); err != nil || ok {
+		return c, err
+	}
+	return Committed{TxHash: hash}, n.enqueue(envelope, false)
+}
+
 func (n *Node) submit(ctx context.Context, envelope []byte) (Committed, error) {
 	a := n.app
 	hash := registry.TxHash(envelope)
