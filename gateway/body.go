@@ -132,7 +132,7 @@ var errTaken = errors.New("the gateway reads the rest of the body")
 func (f *feed) Read(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.taken {
+	if f.taken && f.err == nil {
 		return 0, errTaken
 	}
 	return f.read(p)
@@ -159,14 +159,15 @@ func (f *feed) progress() (int64, error) {
 // answered: while the service reads on, it may; otherwise the gateway reads the
 // rest, because only a request's end tells whether its seal holds.
 func (f *feed) finish(ctx context.Context, patience time.Duration) error {
-	const step = 50 * time.Millisecond
 	before, err := f.progress()
+	step := time.Millisecond
 	for waited := time.Duration(0); err == nil && waited < patience; waited += step {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(step):
 		}
+		step = min(2*step, 50*time.Millisecond)
 		var now int64
 		if now, err = f.progress(); now != before {
 			before, waited = now, 0

@@ -77,7 +77,7 @@ func failure(code civibus.FaultCode) bool {
 // face it keeps, so its faults get their place here.
 func (x *exchange) faultOf(err error) *civibus.Fault {
 	f := civibus.AsFault(x.place, err)
-	if f.Place != 0 && f.Code != civibus.FaultEvidence {
+	if f.Place != 0 {
 		return f
 	}
 	here := *f
