@@ -2,7 +2,100 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/testnet"
+	"github.com/civibus/civibus/node"
 )
 
-func startCivibus(ctx context.Context, b *bench) (*variant, error) { return nil, errors.New("x") }
+// startCivibus is what is measured: two bodies, each "civibus run" in its own
+// process with its validator, both seals, both records durable before the
+// answer leaves, Merkle logs and anchors running, all settings at their
+// defaults but the addresses.
+func startCivibus(ctx context.Context, b *bench) (*variant, error) {
+	// 1. Keys, genesis and configurations, as a test network has them.
+	upstream := "http://" + b.upstream
+	network, err := testnet.Found(testnet.Options{
+		Dir:      filepath.Join(b.dir, "civibus"),
+		Instance: "BENCH",
+		Bodies: []testnet.BodySpec{
+			{Class: "GOV", Code: "1", Name: "Consumer (benchmark)"},
+			{Class: "GOV", Code: "2", Name: "Provider (benchmark)", Services: []node.ServiceConfig{{ID: "bench/echo", URL: upstream}}},
+		},
+		Configure: func(_ int, c *node.Config) {
+			c.Ledger.BlockPause = 0
+			c.Evidence.BatchAge, c.Evidence.CheckpointInterval, c.Evidence.AnchorInterval, c.Evidence.Reserve = 0, 0, 0, 0
+			c.Metrics.Listen = "off"
+			c.Log.Level = "warn"
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := network.Close(); err != nil { // the ports pass to the processes
+		return nil, err
+	}
+
+	// 2. One process for each body.
+	v := &variant{name: "civibus"}
+	for _, body := range network.Bodies {
+		p, err := start(ctx, b.log, b.civibus, "run", "--config", body.ConfigFile)
+		if err != nil {
+			v.stop()
+			return nil, err
+		}
+		v.hops = append(v.hops, p)
+	}
+	consumer, provider := network.Bodies[0], network.Bodies[1]
+	if err := waitReady(ctx, network); err != nil {
+		v.stop()
+		return nil, err
+	}
+
+	// 3. A subsystem on each side, the service and the right.
+	service := provider.Service("bench", "echo")
+	client := consumer.Client("load")
+	for _, change := range []testnet.Change{
+		consumer.Subsystem("load", "Load"),
+		provider.Subsystem("bench", "Bench"),
+		provider.Publish(civibus.Service{ID: service, Type: civibus.REST, Title: "Echo"}),
+		provider.Grant(civibus.AccessRight{Service: service, Client: client, Purpose: "bench", LegalBasis: "none: benchmark"}),
+	} {
+		if _, err := change.By.Admin().Change(ctx, change.Tx); err != nil {
+			v.stop()
+			return nil, err
+		}
+	}
+	v.call = call{
+		address: strings.TrimPrefix(consumer.ConsumerURL(), "http://"),
+		target:  "/r1/" + service.String(),
+		headers: []string{civibus.HeaderClient + ": " + client.String()},
+		body:    payload("question"),
+	}
+	return v, nil
+}
+
+// waitReady returns when every body's administration socket says that it takes
+// exchanges.
+func waitReady(ctx context.Context, network *testnet.Network) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, body := range network.Bodies {
+		for {
+			status, err := body.Admin().Status(ctx)
+			if err == nil && status.Ready {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s does not get ready: %v, %w", body.ID, status, err)
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
