@@ -160,7 +160,7 @@ func (e *entry) checkResponse() (string, *Error) {
 		return "", err
 	}
 	tags := []string{sealTag}
-	if r.Outcome == evidencepb.Outcome_OUTCOME_FAILED {
+	if !e.answered() {
 		tags = append(tags, headTag)
 	}
 	if err := base.rightParams(r.Response, key, tags...); err != nil {
@@ -198,7 +198,7 @@ func (e *entry) checkAnswer(base *sealBase) *Error {
 		return fail(ResponseHeightMismatch, "the sealed decision height is not the recorded %d", r.RegistryHeight)
 	}
 	fault, sealed := base.plain("civibus-fault")
-	failed := r.Outcome == evidencepb.Outcome_OUTCOME_FAILED && (e.consumer() || head)
+	failed := head || r.Outcome == evidencepb.Outcome_OUTCOME_FAILED && e.consumer()
 	if sealed && (e.answered() || fault != r.Fault) || !sealed && !e.answered() && !failed {
 		return fail(FaultMismatch, "the seal says fault %q, the record %q", clip(fault), r.Fault)
 	}

@@ -100,9 +100,13 @@ func (s *Scenario) seals() (request, response *evidencepb.Seal) {
 	fields = []Line{
 		{`"civibus-height"`, fmt.Sprint(Decision)}, {`"content-type"`, "application/json"},
 		{`"x-road-client"`, s.Client}, {`"x-road-id"`, Message}, {`"x-road-request-id"`, Exchange}, {`"x-road-service"`, s.Service},
-		{`"content-digest"` + trailer, digest(s.Response)},
 	}
-	if s.Fault != "" {
+	answerTag := "civibus-head"
+	if !s.Cut {
+		answerTag = "civibus"
+		fields = append(fields, Line{`"content-digest"` + trailer, digest(s.Response)})
+	}
+	if s.Fault != "" && !s.Cut {
 		fields = append(fields, Line{`"civibus-fault"`, s.Fault})
 	}
 	answer := append([]Line{{`"@status"`, fmt.Sprint(s.Status)}}, sorted(fields)...)
@@ -121,7 +125,7 @@ func (s *Scenario) seals() (request, response *evidencepb.Seal) {
 	if s.EditResponse != nil {
 		answer = s.EditResponse(answer)
 	}
-	return request, s.sign("response", s.ResponseKey, answer, Created+1, "", "civibus")
+	return request, s.sign("response", s.ResponseKey, answer, Created+1, "", answerTag)
 }
 
 func sorted(lines []Line) []Line {
@@ -166,7 +170,10 @@ func (s *Scenario) evidence(side *Side, request, response *evidencepb.Seal) (pro
 		}
 	}
 	if !s.NoResponse {
-		r.Response, r.ResponseBody, r.Status = response, recordBody(s.Response), s.Status
+		r.Response, r.Status = response, s.Status
+		if !s.Cut {
+			r.ResponseBody = recordBody(s.Response)
+		}
 	}
 	if side.EditRecord != nil {
 		side.EditRecord(r)

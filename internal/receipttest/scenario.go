@@ -63,6 +63,7 @@ type Scenario struct {
 	NoRequest, NoResponse   bool
 	Streamed                bool // both messages
 	Head                    bool // the request's seal is that of its head
+	Cut                     bool // the response's seal is that of its head
 
 	Signers []string // witnesses that cosign, in order
 	Trusted []string // witnesses of the policy

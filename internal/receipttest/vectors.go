@@ -93,6 +93,17 @@ func validVectors() []Vector {
 		{"failure_without_answer", "", "the provider could not be reached: the consumer's own statement", func(s *Scenario) {
 			s.Outcome, s.Fault, s.Right, s.NoResponse = evidencepb.Outcome_OUTCOME_FAILED, "network_error", "", true
 		}},
+		{"answer_cut", "", "a streamed answer whose end did not come: the seal of its head, the failure is each body's own statement", func(s *Scenario) {
+			both(s)
+			s.Outcome, s.Fault, s.Right, s.Cut = evidencepb.Outcome_OUTCOME_FAILED, "io_error", "", true
+		}},
+		{"answer_end_false", "", "a streamed answer whose end was false: the consumer refused it and holds the seal of the head", func(s *Scenario) {
+			s.Outcome, s.Fault, s.Right, s.Cut = evidencepb.Outcome_OUTCOME_REFUSED, "invalid_seal", "", true
+		}},
+		{"failure_after_answer", "", "the consumer's gateway could not use a sealed answer: its own statement", func(s *Scenario) {
+			s.Outcome, s.Right = evidencepb.Outcome_OUTCOME_FAILED, ""
+			s.Sides[0].EditRecord = func(r *evidencepb.Record) { r.Fault = "inconsistent_response" }
+		}},
 		{"group_right", "", "the right is of a group that the client is in", func(s *Scenario) { group(s, periods(20, 0)) }},
 		{"endpoint_right", "", "the right covers one method and path pattern", func(s *Scenario) { endpoints(s, "POST", "/v1/**", "GET", "/v1/persons/*") }},
 		{"endpoint_double_star", "", "the right covers a subtree; the path has an encoded slash and dot segments", func(s *Scenario) {

@@ -175,6 +175,11 @@ func responseVectors() []Vector {
 				r.Outcome, r.Fault, r.RightId = evidencepb.Outcome_OUTCOME_REFUSED, "access_denied", ""
 			}
 		}},
+		{"fault_mismatch-provider_failure", proof.FaultMismatch, "the provider calls a failure what it sealed as an answer", func(s *Scenario) {
+			s.Sides, s.Outcome, s.Right = []*Side{s.ProviderSide()}, evidencepb.Outcome_OUTCOME_FAILED, ""
+			s.Sides[0].EditRecord = func(r *evidencepb.Record) { r.Fault = "io_error" }
+		}},
+		{"response_params_mismatch-head", proof.ResponseParamsMismatch, "an answered exchange with the seal of the answer's head only", func(s *Scenario) { s.Cut = true }},
 		{"sides_disagree-status", proof.SidesDisagree, "the sides hold different answers to the same request", func(s *Scenario) {
 			both(s)
 			s.Sides[1].EditRecord = func(r *evidencepb.Record) {

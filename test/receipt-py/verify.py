@@ -314,7 +314,7 @@ class Entry:
         r = self.fields
         if r["response"] is None:
             return
-        tags = ("civibus", HEAD) if r["outcome"] == FAILED else ("civibus",)
+        tags = ("civibus",) if r["outcome"] == ANSWERED else ("civibus", HEAD)
         base, self.response_key = self.seal("response", self.provider_member, tags, False)
         head = base.params["tag"] == HEAD
         missing = "response_component_missing"
@@ -336,7 +336,7 @@ class Entry:
         if fault is not None:
             ok = r["outcome"] != ANSWERED and fault == r["fault"]
         else:
-            ok = r["outcome"] == ANSWERED or (r["outcome"] == FAILED and (self.consumer or head))
+            ok = r["outcome"] == ANSWERED or head or (r["outcome"] == FAILED and self.consumer)
         need(ok, "fault_mismatch", str(fault))
         self.response = base
 
