@@ -464,7 +464,7 @@ func TestFullFileSystem(t *testing.T) {
 		deadline := time.Now().Add(20 * time.Second)
 		for l.Admit() != nil {
 			if time.Now().After(deadline) {
-				t.Fatalf("not admitted again: %v", l.Admit())
+				t.Fatalf("not admitted again: %v; %+v", l.Admit(), l.Status())
 			}
 			time.Sleep(20 * time.Millisecond) // the probe is made once a second
 		}

@@ -21,7 +21,6 @@ func (l *Log) follow() {
 	ctx := context.Background()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	retry := retryFirst
 	for {
 		// 1. Wait for a batch that is full or old enough, a checkpoint that is due, or the end.
 		stopping := l.awaitBatch(timer)
@@ -29,14 +28,8 @@ func (l *Log) follow() {
 		stored, err := l.round(ctx)
 		switch {
 		case err == nil:
-			retry = retryFirst
 		case tiles.IsFull(err) && !stopping:
-			l.noteTrouble(ctx, err)
-			l.cfg.Logger.WarnContext(ctx, "evidence: the Merkle log waits for disk space", "error", err)
-			l.pause(timer, retry)
-			retry = min(2*retry, retryMost)
-			if err := errors.Join(l.index.reopen(), l.settle(ctx)); err != nil && !tiles.IsFull(err) {
-				l.fail(ctx, err)
+			if !l.awaitSpace(ctx, timer, err) {
 				return
 			}
 			continue
@@ -83,12 +76,33 @@ func (l *Log) awaitBatch(timer *time.Timer) (stopping bool) {
 	}
 }
 
-// pause waits before the next try, unless the log is being closed.
-func (l *Log) pause(timer *time.Timer, d time.Duration) {
+// awaitSpace waits until a disk that was full takes a batch that was cut off,
+// and reports whether the follower may go on.
+func (l *Log) awaitSpace(ctx context.Context, timer *time.Timer, err error) bool {
+	l.cfg.Logger.WarnContext(ctx, "evidence: the Merkle log waits for disk space", "error", err)
+	for retry := retryFirst; ; retry = min(2*retry, retryMost) {
+		l.noteTrouble(ctx, err)
+		if stopping := l.pause(timer, retry); stopping {
+			return false // the next start takes it up
+		}
+		switch err = l.settle(ctx); {
+		case err == nil:
+			return true
+		case !tiles.IsFull(err):
+			l.fail(ctx, err)
+			return false
+		}
+	}
+}
+
+// pause waits before the next try and reports whether the log is being closed.
+func (l *Log) pause(timer *time.Timer, d time.Duration) (stopping bool) {
 	timer.Reset(d)
 	select {
 	case <-timer.C:
+		return false
 	case <-l.stop:
+		return true
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
@@ -33,6 +34,8 @@ import (
 //	m pending                             checkpoint note that is being anchored
 type index struct {
 	dir string
+
+	broken atomic.Bool // a write has failed
 
 	mu sync.RWMutex // held for writing while db is replaced
 	db *leveldb.DB
@@ -76,17 +79,24 @@ func (x *index) close() error {
 	return x.db.Close()
 }
 
-// reopen opens the index anew: the database takes no more writes after one has
-// failed.
-func (x *index) reopen() error {
+// ready opens the index anew after a write has failed: the database takes no
+// more writes then, also when the disk has room again.
+func (x *index) ready() error {
+	if !x.broken.Load() {
+		return nil
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if !x.broken.Load() {
+		return nil
+	}
 	x.db.Close() // its error is that of the failed write
 	db, err := openDB(x.dir, false)
 	if err != nil {
 		return err
 	}
 	x.db = db
+	x.broken.Store(false)
 	return nil
 }
 
@@ -120,6 +130,9 @@ func parseExchangeKey(k []byte) (id string, side evidencepb.Side, seq uint64, er
 
 // get returns a value, nil when there is none.
 func (x *index) get(k []byte) ([]byte, error) {
+	if err := x.ready(); err != nil {
+		return nil, err
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	v, err := x.db.Get(k, nil)
@@ -184,9 +197,13 @@ func (x *index) put(entries []stored, next, leaves uint64, latest map[uint64]int
 
 // write applies a batch durably.
 func (x *index) write(b *leveldb.Batch) error {
+	if err := x.ready(); err != nil {
+		return err
+	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	if err := x.db.Write(b, &opt.WriteOptions{Sync: true}); err != nil {
+		x.broken.Store(true)
 		return fmt.Errorf("write evidence index: %w", err)
 	}
 	return nil
@@ -231,6 +248,9 @@ func (x *index) position(leaf uint64) (wal.Position, bool, error) {
 
 // each goes through the keys with a prefix from a key on, until fn returns false.
 func (x *index) each(prefix, from []byte, fn func(k, v []byte) (bool, error)) error {
+	if err := x.ready(); err != nil {
+		return err
+	}
 	r := util.BytesPrefix(prefix)
 	if from != nil {
 		r.Start = from
@@ -257,6 +277,9 @@ func eachOf(it iterator.Iterator, fn func(k, v []byte) (bool, error)) error {
 
 // last calls fn with the last key under a prefix, if there is one.
 func (x *index) last(prefix []byte, fn func(k, v []byte) error) error {
+	if err := x.ready(); err != nil {
+		return err
+	}
 	x.mu.RLock()
 	it := x.db.NewIterator(util.BytesPrefix(prefix), nil)
 	x.mu.RUnlock()
