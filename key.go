@@ -8,8 +8,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 )
 
 // KeyID names a key: SHA-256 of its SubjectPublicKeyInfo. It is the keyid of
@@ -107,6 +109,9 @@ func newPublicKey(k crypto.PublicKey, spki []byte) (PublicKey, error) {
 	out := PublicKey{ID: sha256.Sum256(spki), SPKI: spki, Key: k}
 	switch k := k.(type) {
 	case ed25519.PublicKey:
+		if smallOrder(k) {
+			return PublicKey{}, errors.New("public key: a point of small order, the rule is a key made by Ed25519 key generation: anyone could sign for it")
+		}
 		out.Algorithm = Ed25519
 	case *ecdsa.PublicKey:
 		if k.Curve != elliptic.P256() {
@@ -117,6 +122,26 @@ func newPublicKey(k crypto.PublicKey, spki []byte) (PublicKey, error) {
 		return PublicKey{}, fmt.Errorf("public key: type %T, the rule is Ed25519 or ECDSA P-256", k)
 	}
 	return out, nil
+}
+
+// smallOrderPoints are the y-coordinates, least significant byte first and the
+// sign bit clear, of the points whose order divides the cofactor 8, the
+// non-canonical encodings p and p+1 included (RFC 8032 section 5.1.7, RFC 7748
+// section 6.1). A signature under such a key fits many messages.
+var smallOrderPoints = []string{
+	"0000000000000000000000000000000000000000000000000000000000000000",
+	"0100000000000000000000000000000000000000000000000000000000000000",
+	"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+	"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+	"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+}
+
+func smallOrder(k ed25519.PublicKey) bool {
+	y := slices.Clone(k)
+	y[len(y)-1] &= 0x7f
+	return slices.Contains(smallOrderPoints, hex.EncodeToString(y))
 }
 
 // Verify reports whether signature is the key's over message. ECDSA signatures

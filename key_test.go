@@ -7,10 +7,12 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 	"testing"
 
 	"github.com/civibus/civibus"
+	"github.com/oasisprotocol/curve25519-voi/curve"
 )
 
 func TestKeysVerifyTheirOwnSignaturesOnly(t *testing.T) {
@@ -96,6 +98,37 @@ func TestKeysAreInForceBetweenActivationAndRevocation(t *testing.T) {
 	for height, want := range map[uint64]bool{2: false, 3: true, 8: true, 9: false} {
 		if key.InForce(height) != want {
 			t.Errorf("height %d: %v", height, !want)
+		}
+	}
+}
+
+func TestKeysOfSmallOrderAreRefused(t *testing.T) {
+	for _, y := range []string{
+		"0000000000000000000000000000000000000000000000000000000000000000",
+		"0100000000000000000000000000000000000000000000000000000000000000",
+		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+	} {
+		raw, err := hex.DecodeString(y)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sign := range []byte{0, 0x80} {
+			raw[31] = raw[31]&0x7f | sign
+			var encoded curve.CompressedEdwardsY
+			if _, err := encoded.SetBytes(raw); err != nil {
+				t.Fatal(err)
+			}
+			var point curve.EdwardsPoint
+			if _, err := point.SetCompressedY(&encoded); err == nil && !point.IsSmallOrder() {
+				t.Errorf("%x is not of small order", raw)
+			}
+			if _, err := civibus.NewPublicKey(ed25519.PublicKey(raw)); err == nil || !strings.Contains(err.Error(), "small order") {
+				t.Errorf("%x: error %v", raw, err)
+			}
 		}
 	}
 }
