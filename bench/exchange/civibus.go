@@ -76,7 +76,29 @@ func startCivibus(ctx context.Context, b *bench) (*variant, error) {
 		headers: []string{civibus.HeaderClient + ": " + client.String()},
 		body:    payload("question"),
 	}
+	// 4. The consumer's view of the right may be a block behind.
+	if err := waitAnswered(ctx, v.call); err != nil {
+		v.stop()
+		return nil, err
+	}
 	return v, nil
+}
+
+// waitAnswered returns when the call is answered with 200.
+func waitAnswered(ctx context.Context, c call) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		_, err := drive(ctx, c, 1, time.Millisecond)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no exchange succeeds: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // waitReady returns when every body's administration socket says that it takes
