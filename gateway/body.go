@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/civibus/civibus"
@@ -123,8 +124,12 @@ type feed struct {
 	src    io.Reader
 	taken  bool
 	passed int64
-	err    error // sticky, io.EOF included
+	err    error       // sticky, io.EOF included
+	left   atomic.Bool // the service's connection reads no more
 }
+
+// NoLongerRead is how package service tells that it reads no more.
+func (f *feed) NoLongerRead() { f.left.Store(true) }
 
 var errTaken = errors.New("the gateway reads the rest of the body")
 
@@ -161,7 +166,7 @@ func (f *feed) progress() (int64, error) {
 func (f *feed) finish(ctx context.Context, patience time.Duration) error {
 	before, err := f.progress()
 	step := time.Millisecond
-	for waited := time.Duration(0); err == nil && waited < patience; waited += step {
+	for waited := time.Duration(0); err == nil && waited < patience && !f.left.Load(); waited += step {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -182,8 +182,14 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close does nothing: the body is the caller's.
-func (b *sentBody) Close() error { return nil }
+// Close does not close the body, which is the caller's, but tells one that wants
+// to know that no more of it will be read.
+func (b *sentBody) Close() error {
+	if from, ok := b.from.(interface{ NoLongerRead() }); ok {
+		from.NoLongerRead()
+	}
+	return nil
+}
 
 // answerBody passes the service's body on and ends one that stalls.
 type answerBody struct {
