@@ -94,7 +94,7 @@ func TestHostileServices(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newSet(t, service.Upstream{URL: rawServer(t, c.do), AnswerTimeout: 300 * time.Millisecond, StallTimeout: 300 * time.Millisecond})
+			s := newSet(t, service.Upstream{URL: rawServer(t, c.do), AnswerTimeout: time.Second, StallTimeout: time.Second})
 			_, _, err := call(t, s, "POST", "/", "", nil, "body")
 			wantCode(t, err, c.want)
 		})

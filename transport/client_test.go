@@ -56,7 +56,7 @@ func TestDeadAddressesAreSkipped(t *testing.T) {
 	now := atomic.Pointer[time.Time]{}
 	now.Store(&epoch)
 	client := consumer.client(func(c *transport.ClientConfig) {
-		c.DialTimeout = 300 * time.Millisecond
+		c.DialTimeout = 800 * time.Millisecond
 		c.Clock = func() time.Time { return *now.Load() }
 		c.Dial = func(ctx context.Context, network, to string) (net.Conn, error) {
 			fmt.Fprintln(&dialed, to)
@@ -233,7 +233,7 @@ func TestBrokenAndSlowAnswers(t *testing.T) {
 	})
 	defer close(release)
 	client := consumer.client(func(c *transport.ClientConfig) {
-		c.AnswerTimeout, c.StallTimeout = 200*time.Millisecond, 200*time.Millisecond
+		c.AnswerTimeout, c.StallTimeout = time.Second, time.Second
 	})
 	for path, want := range map[string]civibus.FaultCode{
 		"/cut": civibus.FaultIO, "/stall": civibus.FaultTimeout, "/silent": civibus.FaultTimeout,
