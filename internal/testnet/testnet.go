@@ -117,6 +117,10 @@ func Found(o Options) (_ *Network, err error) {
 	if o.Dir == "" {
 		return nil, errors.New("test network: the directory is missing")
 	}
+	// Configurations take relative paths from their own folder.
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, fmt.Errorf("test network: %w", err)
+	}
 	if o.Instance == "" {
 		o.Instance = "DEMO"
 	}
@@ -125,6 +129,9 @@ func Found(o Options) (_ *Network, err error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, err
 	}
 	n := &Network{Dir: o.Dir}
 	defer func() {
