@@ -12,9 +12,6 @@ import (
 	"github.com/civibus/civibus/registry/registrypb"
 )
 
-// envelopeOverhead is what an envelope adds to its transaction, at most: two
-// tags, two lengths and a signature.
-const envelopeOverhead = 80
 
 // decodeEnvelope cuts an envelope into the transaction's bytes and the
 // signature, and decodes the transaction. Only the canonical encoding is

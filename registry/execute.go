@@ -211,9 +211,8 @@ func (b *blockRun) add(p *prepared) (Result, error) {
 	if r != nil {
 		return Result{r.code, r.reason, p.hash}, nil
 	}
-	keyID := x.key.ID.String()
-	b.state.sequences.Set(keyID, p.tx.Sequence)
-	b.change(sequencePrefix+keyID, encodeSequence(p.tx.Sequence))
+	b.state.sequences.Set(x.keyID, p.tx.Sequence)
+	b.change(sequencePrefix+x.keyID, encodeSequence(p.tx.Sequence))
 	author := x.author.ID.String()
 	for _, rec := range records {
 		b.put(rec, p.hash[:], author)

@@ -19,6 +19,7 @@ type txn struct {
 	hash       [32]byte
 	author     *civibus.Member
 	key        *civibus.RegisteredKey
+	keyID      string // of key, in hex
 	// notarised holds the digests that earlier transactions of the block
 	// recorded and the store does not have yet.
 	notarised map[[32]byte]bool
@@ -45,7 +46,8 @@ func (x *txn) admit(p *prepared) *refusal {
 		return refuse(WrongChain, "chain_id is %.80q, this chain is %q", tx.ChainId, x.params.ChainID)
 	}
 	// 2. The key and its signature.
-	x.key = x.state.key(civibus.KeyID(tx.KeyId))
+	x.keyID = civibus.KeyID(tx.KeyId).String()
+	x.key, _ = x.keys.Get(x.keyID)
 	if x.key == nil {
 		return refuse(UnknownKey, "key %x is not registered", tx.KeyId)
 	}
@@ -70,7 +72,7 @@ func (x *txn) admit(p *prepared) *refusal {
 		return refuse(MemberNotActive, "member %s is %s", x.author.ID, x.author.Status)
 	}
 	// 4. Never twice, and not too late.
-	last, _ := x.sequences.Get(x.key.ID.String())
+	last, _ := x.sequences.Get(x.keyID)
 	if tx.Sequence <= last || tx.Sequence-last > maxSequenceStep {
 		return refuse(BadSequence, "sequence is %d, the rule is %d to %d", tx.Sequence, last+1, last+maxSequenceStep)
 	}

@@ -9,8 +9,6 @@ import (
 // fanout is the number of children of a page: four levels of the binary tree.
 const fanout = 16
 
-// levels is the number of binary levels of a page.
-const levels = 4
 
 type kind uint8
 
