@@ -34,10 +34,7 @@ func hidden(server string) string {
 	if u.Host == "" && u.Scheme == "" {
 		return server // relative already
 	}
-	path := u.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
+	path := "/" + strings.TrimLeft(u.EscapedPath(), "/") // "//x" would be a host again
 	if u.RawQuery != "" {
 		path += "?" + u.RawQuery
 	}
