@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/big"
 
 	"github.com/civibus/civibus"
 )
@@ -118,6 +119,11 @@ func signECDSA(p *ecdsa.PrivateKey, message []byte) ([]byte, error) {
 	r, s, err := ecdsa.Sign(rand.Reader, p, sum[:])
 	if err != nil {
 		return nil, fmt.Errorf("sign with ECDSA P-256: %w", err)
+	}
+	// Of the two forms of a signature the registry accepts the one with low s only,
+	// so that nobody but the signer can change a transaction's bytes.
+	if order := p.Params().N; new(big.Int).Lsh(s, 1).Cmp(order) > 0 {
+		s.Sub(order, s)
 	}
 	out := make([]byte, 64)
 	r.FillBytes(out[:32])
