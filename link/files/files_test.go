@@ -100,8 +100,13 @@ func TestRequestIsDroppedAndItsAnswerReturned(t *testing.T) {
 	if err := os.Rename(filepath.Join(dir, "tmp", "answer"), filepath.Join(dir, "out", id+".ans")); err != nil {
 		t.Fatal(err)
 	}
-	k.ticks <- time.Time{}
-	w := <-done
+	// The look that the second tick allowed may have found the answer already.
+	var w *httptest.ResponseRecorder
+	select {
+	case k.ticks <- time.Time{}:
+		w = <-done
+	case w = <-done:
+	}
 	if w.Code != 200 || w.Body.String() != "whole answer" || w.Header().Get("Content-Type") != "text/csv" || w.Header().Get("Location") != id {
 		t.Errorf("%d %q %v", w.Code, w.Body, w.Header())
 	}
