@@ -12,7 +12,6 @@ import (
 	"github.com/civibus/civibus/registry/registrypb"
 )
 
-
 // decodeEnvelope cuts an envelope into the transaction's bytes and the
 // signature, and decodes the transaction. Only the canonical encoding is
 // accepted: the hash of an envelope names it, and nobody but its signer shall

@@ -9,7 +9,6 @@ import (
 // fanout is the number of children of a page: four levels of the binary tree.
 const fanout = 16
 
-
 type kind uint8
 
 const (
