@@ -246,7 +246,7 @@ func (n *Node) newKey(ctx context.Context, req admin.NewKey) (admin.Change, erro
 	if err != nil {
 		return admin.Change{}, admin.Problemf(http.StatusUnprocessableEntity, "invalid_field", "make the key: %v", err)
 	}
-	possession, err := key.ProvePossession(ctx, v.ChainID(), n.member)
+	possession, err := registry.ProvePossession(ctx, key, v.ChainID(), n.member, purpose)
 	if err != nil {
 		return admin.Change{}, fmt.Errorf("prove possession: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 
@@ -91,8 +92,12 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	if f.once {
 		return nil
 	}
+	invitation := demoInvitation(d)
 	if !a.json {
-		a.demoInvite(d)
+		fmt.Fprint(a.out, invitation)
+	}
+	if err := os.WriteFile(filepath.Join(o.Dir, "try.txt"), []byte(invitation), 0o644); err != nil {
+		return err
 	}
 	<-ctx.Done()
 	return nil
@@ -162,17 +167,18 @@ func (a *app) demoSummary(d *demo.Demo, temporary bool) error {
 	return nil
 }
 
-// demoInvite prints what can be tried.
-func (a *app) demoInvite(d *demo.Demo) {
+// demoInvitation says what can be tried.
+func demoInvitation(d *demo.Demo) string {
+	var out strings.Builder
 	t := table{head: []string{"BODY", "NAME", "CONSUMER FACE", "PROVIDER FACE", "MONITORING"}}
 	for _, b := range d.Network.Bodies {
 		t.add(b.ID.String(), b.Name, b.ConsumerURL(), b.ProviderAddress(), "http://"+b.Config.Metrics.Listen)
 	}
-	fmt.Fprintln(a.out)
-	t.write(a.out)
+	fmt.Fprintln(&out)
+	t.write(&out)
 	town := d.Network.Bodies[len(d.Network.Bodies)-1]
 	u := town.ConsumerURL()
-	fmt.Fprintf(a.out, `
+	fmt.Fprintf(&out, `
 Try it (any client of X-Road's REST protocol works):
 
   curl -H 'X-Road-Client: DEMO/MUN/2001/portal' %[1]s/r1/DEMO/GOV/1001/population/register/persons/FIC-0001
@@ -187,9 +193,10 @@ Try it (any client of X-Road's REST protocol works):
   civibus --config %[2]s register right list
 `, u, town.ConfigFile, d.Policy())
 	if len(d.Network.Bodies[2].Config.Services) > 1 {
-		fmt.Fprintf(a.out, "\n  curl -H 'X-Road-Client: DEMO/MUN/2001/portal' %s/r1/DEMO/GOV/1003/own/service/\n", u)
+		fmt.Fprintf(&out, "\n  curl -H 'X-Road-Client: DEMO/MUN/2001/portal' %s/r1/DEMO/GOV/1003/own/service/\n", u)
 	}
-	fmt.Fprintln(a.out, "\nCtrl-C ends it.")
+	fmt.Fprintln(&out, "\nCtrl-C ends it.")
+	return out.String()
 }
 
 func emptyDir(dir string) error {

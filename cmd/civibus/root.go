@@ -87,14 +87,36 @@ configuration, 3 refused, not valid, or found to be wrong, 4 no node answers.`,
 	return root
 }
 
-// wrapArgs makes wrong arguments of every command usage errors.
+// groupOnly marks commands that only hold others.
+const groupOnly = "civibus-group"
+
+// wrapArgs makes wrong arguments of every command usage errors, an unknown
+// command too.
 func wrapArgs(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return usageError{err, fmt.Sprintf("usage: %s", c.UseLine())}
+	check := c.Args
+	if !c.Runnable() {
+		c.Annotations = map[string]string{groupOnly: "true"}
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		check = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
 			}
-			return nil
+			hint := fmt.Sprintf("run \"%s --help\"", c.CommandPath())
+			c.SuggestionsMinimumDistance = 2
+			if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = fmt.Sprintf("did you mean \"%s %s\"?", c.CommandPath(), near[0])
+			}
+			return usageError{fmt.Errorf("unknown command %q of \"%s\"", args[0], c.CommandPath()), hint}
+		}
+	}
+	if check != nil {
+		c.Args = func(c *cobra.Command, args []string) error {
+			err := check(c, args)
+			var usage usageError
+			if err == nil || errors.As(err, &usage) {
+				return err
+			}
+			return usageError{err, fmt.Sprintf("usage: %s", c.UseLine())}
 		}
 	}
 	for _, sub := range c.Commands() {

@@ -97,6 +97,11 @@ type Demo struct {
 // Run starts the bodies and the systems and plays the script. The caller closes
 // the demo, also after an error.
 func Run(ctx context.Context, o Options) (*Demo, error) {
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return &Demo{}, err
+	}
+	o.Dir = dir
 	d := &Demo{opts: o, tap: &tap{}, receipts: filepath.Join(o.Dir, "receipts"), policy: filepath.Join(o.Dir, "policy.txt")}
 	if err := os.MkdirAll(d.receipts, 0o755); err != nil {
 		return d, fmt.Errorf("demo: %w", err)
