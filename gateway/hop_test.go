@@ -71,6 +71,12 @@ func TestAlteredRequest(t *testing.T) {
 			if r := p.town.Record(a.Header.Get("X-Road-Request-Id")); r.Outcome == evidencepb.Outcome_OUTCOME_ANSWERED || r.Fault == "" || r.Request == nil {
 				t.Errorf("the consumer's record: %v", r)
 			}
+			if name == "request id" {
+				return // the provider's record has a name of its own
+			}
+			if r := p.office.Record(a.Header.Get("X-Road-Request-Id")); r.Outcome == evidencepb.Outcome_OUTCOME_ANSWERED || r.Fault == "" || len(r.PeerKeyId) != 32 {
+				t.Errorf("the provider's record: %v", r)
+			}
 		})
 	}
 	// An added field is not sealed and does not reach the service; nothing else changes.

@@ -51,7 +51,9 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 		return err
 	}
 	p.message, p.binding, p.request = v, v.Binding(), v.Seal()
-	if p.call, err = parseCall(p.place, p.r, v.Header); err != nil {
+	verified, err := parseCall(p.place, p.r, v.Header)
+	verified.requestID, p.call = p.call.requestID, verified
+	if err != nil {
 		return err
 	}
 	if err := p.call.checkHop(v.Header); err != nil {
@@ -69,12 +71,15 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	return nil
 }
 
-// claim takes from an unverified header what names the exchange.
+// claim takes from an unverified header what names the exchange, so that the
+// record of a refusal has a name.
 func (c *call) claim(h http.Header) {
-	if id := last(h, civibus.HeaderRequestID); uuid.Validate(id) == nil {
-		c.requestID = id
+	if c.requestID = last(h, civibus.HeaderRequestID); !isUUID(c.requestID) {
+		c.requestID = uuid.NewString()
 	}
 }
+
+func isUUID(s string) bool { return len(s) == 36 && uuid.Validate(s) == nil }
 
 // checkHop holds a request to the rules of the hop: identifiers once each and
 // in canonical form.
@@ -87,7 +92,8 @@ func (c *call) checkHop(h http.Header) error {
 	if h[civibus.HeaderClient][0] != c.clientText {
 		return civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "X-Road-Client is not in canonical form, the rule here is %s", c.clientText)
 	}
-	if c.requestID = h[civibus.HeaderRequestID][0]; uuid.Validate(c.requestID) != nil || len(c.requestID) != 36 {
+	if c.requestID = h[civibus.HeaderRequestID][0]; !isUUID(c.requestID) {
+		c.requestID = uuid.NewString()
 		return civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "X-Road-Request-Id is not a UUID")
 	}
 	return nil
