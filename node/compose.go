@@ -7,9 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,6 +19,7 @@ import (
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/gateway"
+	"github.com/civibus/civibus/internal/httpd"
 	"github.com/civibus/civibus/internal/problem"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
@@ -252,21 +251,15 @@ func readCertificate(file string) (*x509.Certificate, error) {
 
 // serveFaces opens the consumer and the provider face.
 func (n *Node) serveFaces(l listeners, r *rooms, closers *closers, group *errgroup.Group) error {
-	consumer := &http.Server{
-		Handler: r.gateway.Consumer(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
-	listener := l.consumer
+	options := httpd.Options{Logger: n.log.With("room", "consumer")}
 	if n.cfg.Consumer.TLSCertificate != "" {
 		cert, err := tls.LoadX509KeyPair(n.cfg.Consumer.TLSCertificate, n.cfg.Consumer.TLSKey)
 		if err != nil {
 			return fmt.Errorf("consumer face: %w", err)
 		}
-		listener = tls.NewListener(listener, &tls.Config{
-			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12,
-			ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"},
-		})
+		options.TLS = &cert
 	}
+	consumer := httpd.New(r.gateway.Consumer(), options)
 	peers := n.peerHandler(r)
 	if n.opts.Hop != nil {
 		peers = n.opts.Hop(peers)
@@ -281,7 +274,7 @@ func (n *Node) serveFaces(l listeners, r *rooms, closers *closers, group *errgro
 	}
 	closers.faces("provider face", provider.Shutdown)
 	closers.faces("consumer face", consumer.Shutdown)
-	group.Go(func() error { return serve(consumer, listener) })
+	group.Go(func() error { return consumer.Serve(l.consumer) })
 	group.Go(func() error { return provider.Serve(l.provider) })
 	return nil
 }
@@ -301,10 +294,7 @@ func (n *Node) serveAdmin(closers *closers, group *errgroup.Group) error {
 	if err != nil {
 		return fmt.Errorf("administration socket: %w", err)
 	}
-	srv := &http.Server{
-		Handler: admin.NewServer(backend{n}, n.log.With("room", "admin")), ReadHeaderTimeout: 5 * time.Second,
-		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
+	srv := httpd.New(admin.NewServer(backend{n}, n.log.With("room", "admin")), httpd.Options{Logger: n.log.With("room", "admin")})
 	stop := func(ctx context.Context) error {
 		// Requests that wait for a receipt have no reason to hold the stop up.
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -316,7 +306,7 @@ func (n *Node) serveAdmin(closers *closers, group *errgroup.Group) error {
 	}
 	closers.add("administration", stop)
 	closers.faces("administration", stop)
-	group.Go(func() error { return serve(srv, l) })
+	group.Go(func() error { return srv.Serve(l) })
 	return nil
 }
 

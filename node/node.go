@@ -19,6 +19,7 @@ import (
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/gateway"
+	"github.com/civibus/civibus/internal/httpd"
 	"github.com/civibus/civibus/internal/obs"
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
@@ -292,21 +293,10 @@ func (n *Node) serveMetrics(l listeners, closers *closers, group *errgroup.Group
 	if l.metrics == nil {
 		return
 	}
-	srv := &http.Server{
-		Handler:           obs.Handler(n.metrics, n.healthPage),
-		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelWarn),
-	}
+	srv := httpd.New(obs.Handler(n.metrics, n.healthPage), httpd.Options{MaxConns: 64, Logger: n.log.With("room", "metrics")})
 	closers.add("metrics server", srv.Shutdown)
 	closers.faces("metrics server", srv.Shutdown)
-	group.Go(func() error { return serve(srv, l.metrics) })
-}
-
-// serve serves until the server is shut down.
-func serve(srv *http.Server, l net.Listener) error {
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve %s: %w", l.Addr(), err)
-	}
-	return nil
+	group.Go(func() error { return srv.Serve(l.metrics) })
 }
 
 // closers are what must be closed, the last opened first. Faces are closed before
