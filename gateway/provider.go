@@ -38,14 +38,14 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	p.binding = seal.Unverified(p.r)
 	p.call, _ = parseCall(p.place, p.r, p.r.Header) // claims, for the record of a refusal
 	p.call.claim(p.r.Header)
-	if err := p.ready(); err != nil {
-		return err
-	}
 	peer, ok := transport.PeerFrom(ctx)
 	if !ok {
 		return civibus.Faultf(p.place, civibus.FaultPeer, "the request did not come from another body's gateway")
 	}
 	p.peer = peer.Key
+	if err := p.ready(); err != nil {
+		return err
+	}
 	v, err := p.g.verifier.Request(p.r)
 	if err != nil {
 		return err
