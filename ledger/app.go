@@ -44,6 +44,7 @@ type app struct {
 	syncing   func() bool // set before blocks arrive from peers
 	genesis   [32]byte    // application hash of the configured genesis
 	permitted map[string]bool
+	cleared   sync.Map // hashes that Submit checked a moment ago, on their way into the pool
 
 	machine atomic.Pointer[registry.Machine]
 	closing chan struct{}
@@ -207,6 +208,9 @@ func (a *app) Query(_ context.Context, req *abci.RequestQuery) (*abci.ResponseQu
 
 // CheckTx tells whether a transaction is worth gossiping and proposing.
 func (a *app) CheckTx(_ context.Context, req *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
+	if _, ok := a.cleared.LoadAndDelete(registry.TxHash(req.Tx)); ok {
+		return &abci.ResponseCheckTx{}, nil
+	}
 	code, reason := a.check(req.Tx)
 	return &abci.ResponseCheckTx{Code: uint32(code), Log: reason}, nil
 }

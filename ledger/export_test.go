@@ -67,6 +67,9 @@ func NewApp(cfg Config) (*TestApp, error) {
 	return &TestApp{a}, err
 }
 
+// Hurry lets writes wait for no disk.
+func (a *TestApp) Hurry() { a.store.sync = false }
+
 // CloseStore closes the store.
 func (a *TestApp) CloseStore() error { return a.store.close() }
 

@@ -67,6 +67,7 @@ func (d *driven) block(txs ...[]byte) *abci.ResponseFinalizeBlock {
 // transaction is accepted.
 func FuzzHostileBlocks(f *testing.F) {
 	d := newDriven(f)
+	d.app.Hurry()
 	good := d.body.notarise(f, "seed")
 	f.Add([]byte{}, []byte{0})
 	f.Add(good, good)

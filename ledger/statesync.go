@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -90,10 +91,7 @@ func (a *app) OfferSnapshot(_ context.Context, req *abci.RequestOfferSnapshot) (
 		return answer(abci.ResponseOfferSnapshot_REJECT)
 	}
 	dir := filepath.Join(a.snapshots.dir, "incoming")
-	if err := os.RemoveAll(dir); err == nil {
-		err = os.MkdirAll(dir, 0o700)
-	}
-	if err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700)); err != nil {
 		a.log.Error("cannot keep a snapshot", slog.Any("error", err))
 		return answer(abci.ResponseOfferSnapshot_ABORT)
 	}

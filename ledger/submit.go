@@ -151,7 +151,7 @@ func (n *Node) refusal(hash [32]byte, envelope []byte) (Committed, bool, error) 
 // errPoolRefused: the pool's own check refused what the check before accepted.
 var errPoolRefused = errors.New("the pool refused the transaction")
 
-// enqueue puts the transaction into this node's pool. One that is in it already is
+// enqueue puts a transaction that refusal let pass into this node's pool. One that is in it already is
 // put anew at its end when again is set, because that is what makes the pool send
 // it to the peers once more.
 func (n *Node) enqueue(envelope []byte, again bool) error {
@@ -162,6 +162,9 @@ func (n *Node) enqueue(envelope []byte, again bool) error {
 		p.Unlock()
 	}
 	refused := false
+	hash := registry.TxHash(envelope)
+	n.app.cleared.Store(hash, true) // refusal checked it just now
+	defer n.app.cleared.Delete(hash)
 	err := p.CheckTx(envelope, func(res *abci.ResponseCheckTx) { refused = res.Code != abci.CodeTypeOK }, mempl.TxInfo{})
 	var full mempl.ErrMempoolIsFull
 	var large mempl.ErrTxTooLarge
