@@ -82,7 +82,7 @@ func Fsck(ctx context.Context, dir string, opts FsckOptions) (*Report, error) {
 	if _, err := os.Stat(filepath.Join(dir, lockFile)); err != nil {
 		return nil, fmt.Errorf("check evidence log: %s holds none: %w", dir, err)
 	}
-	lock, err := lockDir(dir)
+	lock, err := lockDir(dir, os.O_RDONLY) // nothing is written: the log may be on a read-only medium
 	if err != nil {
 		return nil, err
 	}

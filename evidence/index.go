@@ -62,7 +62,9 @@ func openDB(dir string, readOnly bool) (*leveldb.DB, error) {
 		OpenFilesCacheCapacity: 64,
 		Filter:                 filter.NewBloomFilter(10),
 		Compression:            opt.NoCompression,
-		Strict:                 opt.StrictJournalChecksum | opt.StrictBlockChecksum,
+		// Reading stops at damage and compaction does not drop it. A torn end of
+		// the journal is let go: its write was not acknowledged.
+		Strict: opt.StrictJournalChecksum | opt.StrictBlockChecksum | opt.StrictReader | opt.StrictCompaction,
 	})
 	if err != nil {
 		if ldberrors.IsCorrupted(err) {

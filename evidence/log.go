@@ -91,7 +91,7 @@ func (l *Log) open(ctx context.Context) error {
 		return fmt.Errorf("open evidence log: %w", err)
 	}
 	var err error
-	if l.lock, err = lockDir(dir); err != nil {
+	if l.lock, err = lockDir(dir, os.O_RDWR|os.O_CREATE); err != nil {
 		return err
 	}
 	// 2. The index knows what was acknowledged and stored.
@@ -168,9 +168,10 @@ func (l *Log) checkOwner(fresh bool) error {
 	return nil
 }
 
-// lockDir takes the directory for this process.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+// lockDir takes the directory for this process. The flags open the lock file:
+// who only reads needs no right to write.
+func lockDir(dir string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock evidence log: %w", err)
 	}

@@ -26,7 +26,7 @@ func OpenReader(dir string) (*Reader, error) {
 	if _, err := os.Stat(filepath.Join(dir, lockFile)); err != nil {
 		return nil, fmt.Errorf("read evidence log: %s holds none: %w", dir, err)
 	}
-	lock, err := lockDir(dir)
+	lock, err := lockDir(dir, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
