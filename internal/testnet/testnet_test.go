@@ -23,6 +23,12 @@ import (
 // portal of the fourth may call.
 func network(t *testing.T) *testnet.Network {
 	t.Helper()
+	return networkWith(t, func(*testnet.Options) {})
+}
+
+// networkWith starts it with other options.
+func networkWith(t *testing.T, change func(*testnet.Options)) *testnet.Network {
+	t.Helper()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"path":%q,"method":%q}`, r.URL.EscapedPath(), r.Method)
@@ -34,6 +40,7 @@ func network(t *testing.T) *testnet.Network {
 	if os.Getenv("CIVIBUS_TEST_LOG") != "" {
 		o.Logger, _ = obs.NewLogger(os.Stderr, os.Getenv("CIVIBUS_TEST_LOG"), "text")
 	}
+	change(&o)
 	start := time.Now()
 	n, err := testnet.New(t.Context(), o)
 	if err != nil {
@@ -87,7 +94,7 @@ func receiptOf(t *testing.T, b *testnet.Body, exchange string) *proof.Report {
 func TestExchangeIsProvedByBothBodies(t *testing.T) {
 	n := network(t)
 	provider, consumer := n.Bodies[0], n.Bodies[3]
-	portal := &client.Client{Gateway: consumer.ConsumerURL(), Client: consumer.Client("portal")}
+	portal := &client.Client{Gateway: consumer.ConsumerURL(), Client: consumer.Client("portal"), HTTP: oneShot(t)}
 	answer, err := portal.Do(t.Context(), client.Call{Service: provider.Service("population", "persons"), Path: "/38001010001", Purpose: "residence-check"})
 	if err != nil {
 		t.Fatal(err)
