@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/seal"
@@ -106,7 +105,6 @@ func digest512(body []byte) *[sha512.Size]byte {
 type patientReader struct {
 	src io.Reader
 	rc  *http.ResponseController
-	now civibus.Clock
 }
 
 // Read reads within the stall timeout.

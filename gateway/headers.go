@@ -3,7 +3,6 @@ package gateway
 import (
 	"crypto/sha512"
 	"encoding/base64"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -151,10 +150,4 @@ func known(method string) bool {
 // bodyless reports whether an answer has no body by HTTP's rules.
 func bodyless(method string, status int) bool {
 	return method == http.MethodHead || status < 200 || status == http.StatusNoContent || status == http.StatusNotModified
-}
-
-// discard reads to the end.
-func discard(r io.Reader) error {
-	_, err := io.Copy(io.Discard, r)
-	return err
 }

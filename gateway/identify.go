@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
@@ -41,7 +42,7 @@ func parseCall(place civibus.Place, r *http.Request, h http.Header) (c call, err
 		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Unknown HTTP method: the rule is one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE")
 	}
 	parts := strings.SplitN(c.path, "/", 8) // "", r1, five identifiers, rest
-	if len(parts) < 7 {
+	if len(parts) < 7 || parts[1] != "r1" { // the provider's face gets whatever another body sends
 		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid request URI: the rule is /r1/{instance}/{class}/{member}/{subsystem}/{service}[/path]")
 	}
 	var ids [5]string
@@ -66,10 +67,11 @@ func parseCall(place civibus.Place, r *http.Request, h http.Header) (c call, err
 		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid X-Road-Client: %v", err)
 	}
 	c.clientText = c.client.String()
-	c.messageID = last(h, civibus.HeaderID)
-	if len(c.messageID) > maxMessageID {
-		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid X-Road-Id: it has %d bytes, the rule is at most %d", len(c.messageID), maxMessageID)
+	id := last(h, civibus.HeaderID)
+	if len(id) > maxMessageID || !utf8.ValidString(id) { // a record could not hold it
+		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid X-Road-Id: it has %d bytes, the rule is at most %d bytes of UTF-8", len(id), maxMessageID)
 	}
+	c.messageID = id
 	c.purpose = last(h, civibus.HeaderPurpose)
 	return c, nil
 }

@@ -283,6 +283,7 @@ func Test29Metadata(t *testing.T) {
 		}
 		wantJSON(t, b.town.Call("GET", "/listClients", nil, "Accept", "application/json"), `{"member":[
 			{"id":{"object_type":"MEMBER","xroad_instance":"TEST","member_class":"GOV","member_code":"OFFICE"},"name":"Body OFFICE"},
+			{"id":{"object_type":"MEMBER","xroad_instance":"TEST","member_class":"GOV","member_code":"REGISTRAR"},"name":"Registrar"},
 			{"id":{"object_type":"MEMBER","xroad_instance":"TEST","member_class":"MUN","member_code":"TOWN"},"name":"Body TOWN"},
 			{"id":{"object_type":"SUBSYSTEM","xroad_instance":"TEST","member_class":"GOV","member_code":"OFFICE","subsystem_code":"register"},"name":"Body OFFICE","subsystem_name":"Subsystem register"},
 			{"id":{"object_type":"SUBSYSTEM","xroad_instance":"TEST","member_class":"MUN","member_code":"TOWN","subsystem_code":"desk"},"name":"Body TOWN","subsystem_name":"Subsystem desk"}]}`)
@@ -298,7 +299,7 @@ func Test29Metadata(t *testing.T) {
 			} `xml:"http://x-road.eu/xsd/xroad.xsd member"`
 		}
 		a := b.town.Call("GET", "/listClients?xRoadInstance=TEST", nil)
-		if err := xml.Unmarshal(a.Body, &list); err != nil || len(list.Member) != 4 || list.Member[3].ID.Subsystem != "desk" || list.Member[3].ID.Type != "SUBSYSTEM" {
+		if err := xml.Unmarshal(a.Body, &list); err != nil || len(list.Member) != 5 || list.Member[4].ID.Subsystem != "desk" || list.Member[4].ID.Type != "SUBSYSTEM" {
 			t.Errorf("%v %s", err, a.Body)
 		}
 		wantError(t, b.town.Call("GET", "/listClients?xRoadInstance=OTHER", nil), "Server.ClientProxy.InternalError")

@@ -67,7 +67,12 @@ func newBus(t *testing.T) *bus { return newBusWith(t, nil) }
 
 func newBusWith(t *testing.T, change func(*gateway.Config)) *bus {
 	t.Helper()
-	b := &bus{World: fixture.New(t)}
+	return newBusOn(fixture.NewOverMachine(fixture.New(t)), change)
+}
+
+func newBusOn(w *fixture.World, change func(*gateway.Config)) *bus {
+	w.T.Helper()
+	b := &bus{World: w}
 	b.office = b.AddBody("GOV", "OFFICE", fixture.Options{})
 	b.town = b.AddBody("MUN", "TOWN", fixture.Options{Gateway: change})
 	b.register, b.desk = b.office.AddSubsystem("register"), b.town.AddSubsystem("desk")
