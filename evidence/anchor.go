@@ -257,29 +257,6 @@ func (x *index) lastAnchor() (a Anchored, ok bool, err error) {
 	return a, ok, err
 }
 
-// PutCounterpart keeps the counterparty's half of an exchange's receipt; a later
-// one replaces it.
-func (l *Log) PutCounterpart(exchangeID string, receipt []byte) error {
-	if exchangeID == "" || len(exchangeID) > maxExchangeID {
-		return fmt.Errorf("counterparty's receipt: the exchange id has %d bytes, the rule is 1 to %d", len(exchangeID), maxExchangeID)
-	}
-	return l.index.set(key('c', exchangeID), receipt)
-}
-
-// Counterpart returns the counterparty's half of an exchange's receipt; nil when
-// it has not arrived.
-func (l *Log) Counterpart(exchangeID string) ([]byte, error) {
-	return l.index.get(key('c', exchangeID))
-}
-
-// Delivery is an exchange whose own half of the receipt the counterparty has
-// not yet been sent.
-type Delivery struct {
-	Index      uint64
-	ExchangeID string
-	Side       evidencepb.Side
-}
-
 // Undelivered lists at most limit entries, from leaf index from on, that are
 // anchored and whose receipt the counterparty has not yet been sent. The list is
 // durable: an entry stays on it until Delivered is told.

@@ -290,7 +290,7 @@ func TestDeliveries(t *testing.T) {
 	if err := l.Delivered(0, 3); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.PutCounterpart("a", []byte("the other half")); err != nil {
+	if err := l.PutCounterparts([]evidence.Counterpart{{ExchangeID: "a", Half: []byte("the other half")}, {ExchangeID: "c", Half: []byte("another")}}); err != nil {
 		t.Fatal(err)
 	}
 	closeLog(t, l)
@@ -304,7 +304,13 @@ func TestDeliveries(t *testing.T) {
 	if c, err := l.Counterpart("b"); err != nil || c != nil {
 		t.Fatalf("counterpart that has not arrived: %q, %v", c, err)
 	}
-	if err := l.PutCounterpart("", nil); err == nil {
+	if err := l.PutCounterparts([]evidence.Counterpart{{ExchangeID: "d", Half: []byte("good")}, {}}); err == nil {
 		t.Fatal("a counterpart of no exchange was kept")
+	}
+	if c, err := l.Counterpart("d"); err != nil || c != nil {
+		t.Fatalf("a part of what was refused was kept: %q, %v", c, err)
+	}
+	if c, err := l.Counterpart("c"); err != nil || string(c) != "another" {
+		t.Fatalf("the second counterpart: %q, %v", c, err)
 	}
 }

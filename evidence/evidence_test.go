@@ -391,7 +391,7 @@ func TestRetention(t *testing.T) {
 	}
 	next(0)
 	put("old")
-	if err := l.PutCounterpart("old", []byte("receipt")); err != nil {
+	if err := l.PutCounterparts([]evidence.Counterpart{{ExchangeID: "old", Half: []byte("receipt")}}); err != nil {
 		t.Fatal(err)
 	}
 	awaitStored(t, l, 1)

@@ -231,8 +231,9 @@ type ReceiptsConfig struct {
 	// other; "none" sends none. Receiving is always on.
 	Exchange string `toml:"exchange"`
 
-	// The most halves a second that are built and sent, so that the background
-	// work leaves the processor to exchanges. What is over is sent later.
+	// The most halves a second that are sent. While exchanges are made it is
+	// fewer anyway: sending then takes at most a twentieth of one processor's
+	// time. What is over is sent later.
 	Rate int `toml:"rate"`
 }
 

@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,8 +20,12 @@ import (
 
 const (
 	deliverEvery   = 5 * time.Second // at least, when nothing wakes it
-	deliverPage    = 256
 	deliverTimeout = 30 * time.Second
+	deliverBytes   = 4 << 20 // of one delivery, about
+	// While exchanges are made, delivering takes one part in deliverShare of the
+	// time of one processor; what is left over waits on disk for a quieter hour.
+	deliverShare = 20
+	deliverRest  = 2 * time.Second // the longest such pause
 	// giveUpAfter ends the attempts to deliver the half of an exchange of which
 	// the other body knows nothing: it never arrived there, or was dropped.
 	giveUpAfter = time.Hour
@@ -52,6 +55,10 @@ type deliverer struct {
 	r       *rooms
 	limit   *rate.Limiter
 	backOff map[civibus.MemberID]backOff
+
+	next    uint64    // what is undelivered below it waits
+	again   uint64    // the first that waits
+	againAt time.Time // until then; zero: nothing waits
 }
 
 // backOff says when a body that did not take receipts is tried again.
@@ -79,43 +86,37 @@ func (d *deliverer) run(ctx context.Context) {
 
 // job is one half receipt to be delivered.
 type job struct {
-	delivery evidence.Delivery
+	index    uint64
+	exchange string
+	record   []byte // trimmed or, after the other body has asked for it, whole
+	trimmed  bool
+	whole    []byte
+	salt     [16]byte
 	finished time.Time
 }
 
-// pass goes once through what is undelivered.
+// pass goes through what is undelivered and does not wait for a body that did
+// not take receipts a short while ago.
 func (d *deliverer) pass(ctx context.Context) error {
-	for after := uint64(0); ; {
-		page, err := d.r.evidence.Undelivered(after, deliverPage)
-		if err != nil {
+	if !d.againAt.IsZero() && !d.n.clock().Before(d.againAt) {
+		d.next, d.againAt = min(d.next, d.again), time.Time{}
+	}
+	for {
+		// 1. A page of entries, by receiver.
+		appended, began := d.r.evidence.Appended(), time.Now()
+		page, err := d.r.evidence.Undelivered(d.next, maxReceiptsBatch)
+		if err != nil || len(page) == 0 {
 			return err
 		}
-		byMember := map[civibus.MemberID][]job{}
-		var done []uint64
-		for _, x := range page {
-			after = x.Index + 1
-			to, finished, err := d.receiver(x)
-			switch {
-			case err != nil:
-				d.n.log.WarnContext(ctx, "a record has no receiver for its receipt", "index", x.Index, "error", err)
-				done = append(done, x.Index)
-			case to.IsZero():
-				done = append(done, x.Index)
-			case d.n.clock().Before(d.backOff[to].until):
-			default:
-				byMember[to] = append(byMember[to], job{x, finished})
-			}
-		}
+		byMember, done := d.sort(ctx, page)
+		// 2. One delivery for each.
 		for to, jobs := range byMember {
-			for len(jobs) > 0 && ctx.Err() == nil {
-				batch := jobs[:min(len(jobs), maxReceiptsBatch)]
-				jobs = jobs[len(batch):]
-				taken, err := d.send(ctx, to, batch)
-				done = append(done, taken...)
-				if err != nil {
-					d.failed(ctx, to, err)
-					break
-				}
+			taken, err := d.send(ctx, to, jobs)
+			done = append(done, taken...)
+			if err != nil {
+				d.failed(ctx, to, err)
+				d.wait(jobs[0].index, d.backOff[to].until)
+			} else {
 				delete(d.backOff, to)
 			}
 		}
@@ -124,32 +125,89 @@ func (d *deliverer) pass(ctx context.Context) error {
 				return err
 			}
 		}
-		if len(page) < deliverPage || ctx.Err() != nil {
-			return nil
+		d.next = page[len(page)-1].Index + 1
+		// 3. Exchanges come first.
+		rest := time.Duration(0)
+		if d.r.evidence.Appended() != appended {
+			rest = min((deliverShare-1)*time.Since(began), deliverRest)
+		}
+		if err := d.pause(ctx, len(page), rest); err != nil {
+			return nil // the node stops
 		}
 	}
 }
 
-// receiver says who gets the half of an entry: nobody (zero) when no other body
-// was reached, or when the body called itself.
-func (d *deliverer) receiver(x evidence.Delivery) (civibus.MemberID, time.Time, error) {
+// pause waits for the configured rate and for a rest.
+func (d *deliverer) pause(ctx context.Context, sent int, rest time.Duration) error {
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for sent > 0 {
+		n := min(sent, d.limit.Burst())
+		if err := d.limit.WaitN(ctx, n); err != nil {
+			return err
+		}
+		sent -= n
+	}
+	return nil
+}
+
+// wait notes that entries from index on are to be looked at again.
+func (d *deliverer) wait(index uint64, until time.Time) {
+	if d.againAt.IsZero() {
+		d.again, d.againAt = index, until
+		return
+	}
+	d.again = min(d.again, index)
+	if until.Before(d.againAt) {
+		d.againAt = until
+	}
+}
+
+// sort reads entries and tells which go where, and which go nowhere.
+func (d *deliverer) sort(ctx context.Context, page []evidence.Delivery) (byMember map[civibus.MemberID][]job, done []uint64) {
+	byMember = map[civibus.MemberID][]job{}
+	for _, x := range page {
+		to, j, err := d.prepare(x)
+		switch {
+		case err != nil:
+			d.n.log.WarnContext(ctx, "a record has no receiver for its receipt", "index", x.Index, "error", err)
+			done = append(done, x.Index)
+		case to.IsZero():
+			done = append(done, x.Index)
+		case d.n.clock().Before(d.backOff[to].until):
+			d.wait(x.Index, d.backOff[to].until)
+		default:
+			byMember[to] = append(byMember[to], j)
+		}
+	}
+	return byMember, done
+}
+
+// prepare reads an entry and says who gets its half: nobody (zero) when no
+// other body was reached, or when the body called itself.
+func (d *deliverer) prepare(x evidence.Delivery) (to civibus.MemberID, j job, err error) {
 	e, err := d.r.evidence.Entry(x.Index)
 	if err != nil {
-		return civibus.MemberID{}, time.Time{}, err
+		return to, j, err
 	}
 	rec := &evidencepb.Record{}
 	if err := proto.Unmarshal(e.Record, rec); err != nil {
-		return civibus.MemberID{}, time.Time{}, err
+		return to, j, err
 	}
-	finished := time.Unix(0, rec.FinishedUnixNano)
 	if rec.Request == nil || len(rec.PeerKeyId) == 0 {
-		return civibus.MemberID{}, finished, nil
+		return to, j, nil
 	}
-	to, err := counterparty(rec)
-	if err != nil || to == d.n.member {
-		return civibus.MemberID{}, finished, err
+	if to, err = counterparty(rec); err != nil || to == d.n.member {
+		return civibus.MemberID{}, j, err
 	}
-	return to, finished, nil
+	j = job{index: x.Index, exchange: x.ExchangeID, trimmed: true, whole: e.Record, salt: e.Salt, finished: time.Unix(0, rec.FinishedUnixNano)}
+	j.record, err = trim(rec)
+	return to, j, err
 }
 
 func (d *deliverer) failed(ctx context.Context, to civibus.MemberID, err error) {
@@ -162,99 +220,119 @@ func (d *deliverer) failed(ctx context.Context, to civibus.MemberID, err error) 
 	}
 }
 
-// send delivers one batch and returns the indexes that are done with.
-func (d *deliverer) send(ctx context.Context, to civibus.MemberID, batch []job) (done []uint64, err error) {
-	var in delivery
-	var sent []job
-	for _, j := range batch {
-		if err := d.limit.Wait(ctx); err != nil {
+// send delivers halves to one body and returns the indexes that are done with.
+func (d *deliverer) send(ctx context.Context, to civibus.MemberID, jobs []job) (done []uint64, err error) {
+	for len(jobs) > 0 {
+		if err := ctx.Err(); err != nil {
 			return done, err
 		}
-		raw, err := d.half(ctx, j.delivery)
-		var wait pending
-		switch {
-		case errors.As(err, &wait): // next time
-		case err != nil:
-			return done, err
-		default:
-			in.Receipts = append(in.Receipts, raw)
-			sent = append(sent, j)
+		// 1. As many as fit in one delivery.
+		n, size := 0, 0
+		for n < len(jobs) && (n == 0 || size+len(jobs[n].record) <= deliverBytes) {
+			size += len(jobs[n].record) + 1<<10
+			n++
 		}
-	}
-	if len(sent) == 0 {
-		return done, nil
-	}
-	answer, err := d.post(ctx, to, in)
-	if err != nil {
-		return done, err
-	}
-	if len(answer.Results) != len(sent) {
-		return done, fmt.Errorf("it answered %d results for %d receipts", len(answer.Results), len(sent))
-	}
-	for i, res := range answer.Results {
-		switch res.Status {
-		case halfStored:
-			done = append(done, sent[i].delivery.Index)
-		case halfUnknown:
-			if d.n.clock().Sub(sent[i].finished) > giveUpAfter {
-				d.n.log.WarnContext(ctx, "the other body knows nothing of an exchange", "body", to.String(), "exchange", sent[i].delivery.ExchangeID)
-				done = append(done, sent[i].delivery.Index)
-			} else {
-				err = errors.New("it does not know an exchange yet: " + res.Reason)
+		batch := jobs[:n:n]
+		jobs = jobs[n:]
+		in, err := d.halves(batch)
+		if err != nil {
+			return done, err
+		}
+		answer, err := d.post(ctx, to, in)
+		if err != nil {
+			return done, err
+		}
+		if len(answer.Results) != len(batch) {
+			return done, fmt.Errorf("it answered %d results for %d receipts", len(answer.Results), len(batch))
+		}
+		// 2. What became of each.
+		var unknown error
+		for i, res := range answer.Results {
+			j := batch[i]
+			switch res.Status {
+			case evidencepb.HalfStatus_HALF_STATUS_STORED:
+				done = append(done, j.index)
+			case evidencepb.HalfStatus_HALF_STATUS_UNKNOWN:
+				if d.n.clock().Sub(j.finished) <= giveUpAfter {
+					unknown = errors.New("it does not know an exchange yet: " + res.Reason)
+					continue
+				}
+				d.n.log.WarnContext(ctx, "the other body knows nothing of an exchange", "body", to.String(), "exchange", j.exchange)
+				done = append(done, j.index)
+			case evidencepb.HalfStatus_HALF_STATUS_WHOLE:
+				if j.trimmed {
+					j.record, j.trimmed = j.whole, false
+					jobs = append(jobs, j)
+					continue
+				}
+				fallthrough
+			default:
+				// It will not become valid; the own receipt stands without them.
+				d.n.log.ErrorContext(ctx, "the other body refuses a receipt", "body", to.String(), "exchange", j.exchange, "reason", res.Reason)
+				done = append(done, j.index)
 			}
-		default:
-			// It will not become valid; the own receipt stands without them.
-			d.n.log.ErrorContext(ctx, "the other body refuses a receipt", "body", to.String(), "exchange", sent[i].delivery.ExchangeID, "reason", res.Reason)
-			done = append(done, sent[i].delivery.Index)
+		}
+		if unknown != nil {
+			return done, unknown
 		}
 	}
-	return done, err
+	return done, nil
 }
 
-// half builds the own half of a receipt.
-func (d *deliverer) half(ctx context.Context, x evidence.Delivery) ([]byte, error) {
-	e, err := d.r.evidence.Entry(x.Index)
+// halves proves entries in the first anchored checkpoint that covers them all.
+func (d *deliverer) halves(batch []job) (*evidencepb.HalfReceipts, error) {
+	last := uint64(0)
+	for _, j := range batch {
+		last = max(last, j.index)
+	}
+	at, ok, err := d.r.evidence.AnchoredFor(last)
 	if err != nil {
 		return nil, err
 	}
-	h, err := d.n.receipts.ownHalf(d.r, e)
-	if err != nil {
-		return nil, err
+	if !ok {
+		return nil, fmt.Errorf("no checkpoint that covers entry %d is anchored", last)
 	}
-	collect, cancel := context.WithTimeout(ctx, deliverTimeout)
-	defer cancel()
-	return d.n.receipts.assemble(collect, d.r, x.ExchangeID, []half{h})
+	out := &evidencepb.HalfReceipts{Checkpoint: at.Note}
+	for _, j := range batch {
+		h := &evidencepb.HalfReceipt{ExchangeId: j.exchange, Record: j.record, Trimmed: j.trimmed, Salt: j.salt[:], Index: j.index}
+		if h.Inclusion, err = d.r.evidence.Inclusion(j.index, at.Size); err != nil {
+			return nil, fmt.Errorf("prove entry %d: %w", j.index, err)
+		}
+		out.Halves = append(out.Halves, h)
+	}
+	return out, nil
 }
 
-func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in delivery) (out deliveryAnswer, err error) {
-	body, err := json.Marshal(in)
+func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in *evidencepb.HalfReceipts) (*evidencepb.HalfReceiptsAnswer, error) {
+	body, err := proto.Marshal(in)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
 	request := func(ctx context.Context) (*http.Request, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, receiptsPath, bytes.NewReader(body))
 		if err == nil {
-			req.Header.Set("Content-Type", "application/json")
+			req.Header.Set("Content-Type", protobufType)
 		}
 		return req, err
 	}
 	req, err := request(ctx)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	resp, _, err := d.r.transport.Do(ctx, to, "", req, request)
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
-		return out, err
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return out, fmt.Errorf("status %d: %s", resp.StatusCode, bytes.TrimSpace(answer))
+		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, bytes.TrimSpace(raw))
 	}
-	return out, json.Unmarshal(answer, &out)
+	out := &evidencepb.HalfReceiptsAnswer{}
+	return out, proto.Unmarshal(raw, out)
 }

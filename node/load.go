@@ -229,7 +229,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Evidence.Archive, "digest")
 
 	set(&c.Receipts.Exchange, "all")
-	set(&c.Receipts.Rate, 200)
+	set(&c.Receipts.Rate, 5000)
 
 	set(&c.Admin.Socket, "admin.sock")
 	set(&c.Metrics.Listen, "127.0.0.1:9464")

@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
-	"github.com/civibus/civibus/evidence/proof"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/transport"
@@ -27,8 +25,9 @@ const (
 	cosignaturePath = "/civibus/v1/cosignature"
 	receiptsPath    = "/civibus/v1/receipts"
 
+	protobufType     = "application/x-protobuf"
 	maxReceiptsBody  = 8 << 20 // of one delivery
-	maxReceiptsBatch = 64
+	maxReceiptsBatch = 256
 	cosignPatience   = 5 * time.Second // how long a validator waits for a block that another has
 )
 
@@ -78,29 +77,6 @@ func (n *Node) serveCosignature(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// The outcomes of a delivered half receipt.
-const (
-	halfStored  = "stored"  // verified and kept, now or before
-	halfUnknown = "unknown" // no such exchange with the sender is known here (yet)
-	halfInvalid = "invalid" // does not verify, or differs from what is known here
-)
-
-// delivery is what is posted to receiptsPath.
-type delivery struct {
-	Receipts []json.RawMessage `json:"receipts"`
-}
-
-// deliveryAnswer says what became of each, in order.
-type deliveryAnswer struct {
-	Results []deliveryResult `json:"results"`
-}
-
-type deliveryResult struct {
-	Exchange string `json:"exchange"`
-	Status   string `json:"status"`
-	Reason   string `json:"reason,omitempty"`
-}
-
 // serveReceipts takes the other bodies' halves of receipts.
 func (n *Node) serveReceipts(w http.ResponseWriter, r *http.Request, rooms *rooms) {
 	peer, ok := transport.PeerFrom(r.Context())
@@ -108,86 +84,120 @@ func (n *Node) serveReceipts(w http.ResponseWriter, r *http.Request, rooms *room
 		http.Error(w, "who asks is not known", http.StatusForbidden)
 		return
 	}
-	var in delivery
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxReceiptsBody)).Decode(&in); err != nil || len(in.Receipts) > maxReceiptsBatch {
-		http.Error(w, fmt.Sprintf("the rule is a JSON object with at most %d receipts", maxReceiptsBatch), http.StatusBadRequest)
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReceiptsBody))
+	var in evidencepb.HalfReceipts
+	if err == nil {
+		err = proto.Unmarshal(raw, &in)
+	}
+	if err != nil || len(in.Halves) > maxReceiptsBatch {
+		http.Error(w, fmt.Sprintf("the rule is a HalfReceipts message of at most %d bytes with at most %d halves", maxReceiptsBody, maxReceiptsBatch), http.StatusBadRequest)
 		return
 	}
-	policy, err := n.policy()
+	answer, err := proto.Marshal(&evidencepb.HalfReceiptsAnswer{Results: n.takeHalves(r.Context(), rooms.evidence, peer.Member, &in)})
 	if err != nil {
-		n.log.ErrorContext(r.Context(), "policy for receipts", "error", err)
-		http.Error(w, "receipts cannot be verified now", http.StatusServiceUnavailable)
+		n.log.ErrorContext(r.Context(), "answer about half receipts", "error", err)
+		http.Error(w, "no answer could be made", http.StatusInternalServerError)
 		return
 	}
-	out := deliveryAnswer{Results: make([]deliveryResult, 0, len(in.Receipts))}
-	for _, raw := range in.Receipts {
-		res := n.takeHalf(rooms.evidence, peer.Member, raw, policy)
-		if res.Status == halfInvalid {
-			n.log.WarnContext(r.Context(), "half receipt refused", "peer", peer.Member.String(), "exchange", res.Exchange, "reason", res.Reason)
+	w.Header().Set("Content-Type", protobufType)
+	_, _ = w.Write(answer) // the peer went away: it delivers again
+}
+
+// takeHalves keeps those halves that are the sender's of exchanges that are
+// known here, are in its anchored log, and agree with the records kept here.
+func (n *Node) takeHalves(ctx context.Context, log *evidence.Log, from civibus.MemberID, in *evidencepb.HalfReceipts) []*evidencepb.HalfResult {
+	out := make([]*evidencepb.HalfResult, len(in.Halves))
+	say := func(i int, status evidencepb.HalfStatus, err error) {
+		out[i] = &evidencepb.HalfResult{Status: status}
+		if err != nil {
+			out[i].Reason = err.Error()
 		}
-		out.Results = append(out.Results, res)
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(out) // the peer went away: it delivers again
+	// 1. The state of the sender's log in which all of them are.
+	at, atErr := n.awaitAnchor(ctx, from, in.Checkpoint)
+	var keep []evidence.Counterpart
+	var kept []int
+	for i, h := range in.Halves {
+		// 2. Each is about an exchange that is known here and holds.
+		c, err := n.takeHalf(log, from, h, at, atErr, in.Checkpoint)
+		switch {
+		case errors.Is(err, errKept):
+			say(i, evidencepb.HalfStatus_HALF_STATUS_STORED, nil)
+		case err == nil:
+			keep, kept = append(keep, *c), append(kept, i)
+		case errors.Is(err, errNotYet), errors.Is(err, errUnknownExchange):
+			say(i, evidencepb.HalfStatus_HALF_STATUS_UNKNOWN, err)
+		case errors.Is(err, errWhole):
+			say(i, evidencepb.HalfStatus_HALF_STATUS_WHOLE, err)
+		default:
+			n.log.WarnContext(ctx, "half receipt refused", "peer", from.String(), "exchange", h.ExchangeId, "reason", err)
+			say(i, evidencepb.HalfStatus_HALF_STATUS_INVALID, err)
+		}
+	}
+	// 3. Kept with one wait for the disk.
+	status, err := evidencepb.HalfStatus_HALF_STATUS_STORED, log.PutCounterparts(keep)
+	if err != nil {
+		n.log.ErrorContext(ctx, "keep half receipts", "error", err)
+		status, err = evidencepb.HalfStatus_HALF_STATUS_UNKNOWN, errors.New("it cannot be kept now")
+	}
+	for _, i := range kept {
+		say(i, status, err)
+	}
+	return out
 }
 
-// takeHalf keeps one half receipt if it is the sender's half of an exchange that
-// is known here, proves what it says, and agrees with the record kept here.
-func (n *Node) takeHalf(log *evidence.Log, from civibus.MemberID, raw []byte, policy []byte) deliveryResult {
-	var head struct {
-		Exchange string `json:"exchange"`
+// awaitAnchor is anchoredLogOf with some patience: the sender may have seen the
+// block with its anchor a moment earlier.
+func (n *Node) awaitAnchor(ctx context.Context, from civibus.MemberID, checkpoint []byte) (at anchoredLog, err error) {
+	ctx, cancel := context.WithTimeout(ctx, cosignPatience)
+	defer cancel()
+	if waited := n.ledger.Load().WaitView(ctx, func(v *registry.View) bool {
+		at, err = anchoredLogOf(v, from, checkpoint)
+		return !errors.Is(err, errNotYet)
+	}); waited != nil && err == nil {
+		err = errNotYet
 	}
-	if err := json.Unmarshal(raw, &head); err != nil || head.Exchange == "" {
-		return deliveryResult{Status: halfInvalid, Reason: "not a receipt"}
-	}
-	res := deliveryResult{Exchange: head.Exchange}
-	fail := func(status, format string, args ...any) deliveryResult {
-		res.Status, res.Reason = status, fmt.Sprintf(format, args...)
-		return res
-	}
-
-	// 1. The exchange is known here, with the sender on the other side.
-	own, err := n.counterOf(log, head.Exchange, from)
-	if err != nil {
-		return fail(halfUnknown, "%v", err)
-	}
-	if had, err := log.Counterpart(head.Exchange); err == nil && had != nil {
-		res.Status = halfStored
-		return res
-	}
-
-	// 2. The half proves what it says.
-	report, err := proof.Verify(raw, policy)
-	if err != nil {
-		return fail(halfInvalid, "%v", err)
-	}
-	sides := report.Summary.Sides
-	if len(sides) != 1 || sides[0].Member != from.String() || sides[0].Side == sideName(own.Side) {
-		return fail(halfInvalid, "it is not the half of %s", from)
-	}
-
-	// 3. It is about the same messages.
-	receipt, err := proof.Parse(raw)
-	if err != nil {
-		return fail(halfInvalid, "not a receipt: %v", err)
-	}
-	var theirs evidencepb.Record
-	if err := proto.Unmarshal(receipt.Entries[0].Record, &theirs); err != nil {
-		return fail(halfInvalid, "its record does not decode")
-	}
-	if !sameSeal(own.Request, theirs.Request) || !sameSeal(own.Response, theirs.Response) {
-		return fail(halfInvalid, "its seals are not those that this body has")
-	}
-	if err := log.PutCounterpart(head.Exchange, raw); err != nil {
-		n.log.Error("keep half receipt", "exchange", head.Exchange, "error", err)
-		return fail(halfUnknown, "it cannot be kept now")
-	}
-	res.Status = halfStored
-	return res
+	return at, err
 }
 
-// counterOf returns the own record of an exchange in which other is on the other side.
-func (n *Node) counterOf(log *evidence.Log, exchange string, other civibus.MemberID) (*evidencepb.Record, error) {
+var (
+	errKept            = errors.New("it is kept already")
+	errUnknownExchange = errors.New("no such exchange with the sender is known here")
+)
+
+// takeHalf checks one half and returns what is to be kept of it.
+func (n *Node) takeHalf(log *evidence.Log, from civibus.MemberID, h *evidencepb.HalfReceipt, at anchoredLog, atErr error, checkpoint []byte) (*evidence.Counterpart, error) {
+	own, err := recordsWith(log, h.ExchangeId, from)
+	if err != nil {
+		return nil, err
+	}
+	if had, err := log.Counterpart(h.ExchangeId); err != nil {
+		return nil, err
+	} else if had != nil {
+		return nil, errKept
+	}
+	if atErr != nil {
+		return nil, atErr
+	}
+	for i, rec := range own {
+		if err = at.check(h, rec); err != nil {
+			continue
+		}
+		if i > 0 && h.Trimmed { // what is kept is completed with the first
+			if h.Record, _, err = restore(h, rec); err != nil {
+				return nil, err
+			}
+			h.Trimmed = false
+		}
+		raw, err := proto.Marshal(&evidencepb.Counterpart{Half: h, Checkpoint: checkpoint})
+		return &evidence.Counterpart{ExchangeID: h.ExchangeId, Half: raw}, err
+	}
+	return nil, err
+}
+
+// recordsWith returns the own records of an exchange in which other is on the
+// other side; there is more than one when a request was repeated.
+func recordsWith(log *evidence.Log, exchange string, other civibus.MemberID) (own []*evidencepb.Record, err error) {
 	entries, err := log.Find(exchange)
 	if err != nil {
 		return nil, err
@@ -198,10 +208,13 @@ func (n *Node) counterOf(log *evidence.Log, exchange string, other civibus.Membe
 			return nil, fmt.Errorf("own record: %w", err)
 		}
 		if m, err := counterparty(r); err == nil && m == other {
-			return r, nil
+			own = append(own, r)
 		}
 	}
-	return nil, errors.New("no such exchange with the sender is known here")
+	if len(own) == 0 {
+		return nil, errUnknownExchange
+	}
+	return own, nil
 }
 
 // counterparty is the body on the other side of a record.

@@ -46,6 +46,7 @@ func (p pending) Error() string { return p.what }
 type half struct {
 	parts    proof.EntryParts
 	anchored uint64 // height of the anchor
+	others   bool   // it is the other body's
 }
 
 // make builds the receipt of an exchange: the own half, and the other body's when
@@ -77,9 +78,33 @@ func (m *receiptMaker) make(ctx context.Context, exchange string, both bool) ([]
 		// Collecting cosignatures takes a moment even when the caller does not wait.
 		collect, cancel := context.WithTimeout(context.WithoutCancel(ctx), cosignPatience)
 		defer cancel()
-		return m.assemble(collect, r, exchange, halves)
+		out, err := m.assemble(collect, r, exchange, halves)
+		var invalid *invalidReceipt
+		if last := len(halves) - 1; errors.As(err, &invalid) && halves[last].others {
+			// It was anchored by the other body, and does not hold: that must not
+			// cost this body its own receipt.
+			m.n.log.WarnContext(ctx, "the other body's half of a receipt does not verify", "exchange", exchange, "error", err)
+			if both {
+				return nil, admin.Problemf(http.StatusConflict, "invalid_half", "the other body's half of exchange %s does not verify: %v", exchange, invalid.err).
+					WithHint("ask for the receipt without the other half: the own half stands alone")
+			}
+			return m.assemble(collect, r, exchange, halves[:last])
+		}
+		return out, err
 	}
 }
+
+// invalidReceipt says that a receipt was made and does not verify.
+type invalidReceipt struct {
+	exchange string
+	err      error
+}
+
+func (e *invalidReceipt) Error() string {
+	return fmt.Sprintf("the receipt of exchange %s was made and does not verify: %v", e.exchange, e.err)
+}
+
+func (e *invalidReceipt) Unwrap() error { return e.err }
 
 // gather finds the halves of an exchange that are anchored.
 func (m *receiptMaker) gather(r *rooms, exchange string, both bool) ([]half, error) {
@@ -93,6 +118,7 @@ func (m *receiptMaker) gather(r *rooms, exchange string, both bool) ([]half, err
 	}
 	var halves []half
 	sides := map[evidencepb.Side]bool{}
+	var own *evidencepb.Record
 	for _, e := range entries {
 		rec := &evidencepb.Record{}
 		if err := proto.Unmarshal(e.Record, rec); err != nil {
@@ -105,7 +131,7 @@ func (m *receiptMaker) gather(r *rooms, exchange string, both bool) ([]half, err
 		if err != nil {
 			return nil, err
 		}
-		sides[rec.Side] = true
+		sides[rec.Side], own = true, rec
 		halves = append(halves, h)
 	}
 	if len(halves) == 2 { // a body that called itself
@@ -120,7 +146,7 @@ func (m *receiptMaker) gather(r *rooms, exchange string, both bool) ([]half, err
 	case other == nil:
 		return halves, nil
 	}
-	h, err := m.otherHalf(other)
+	h, err := m.otherHalf(r, own, other)
 	if err != nil {
 		return nil, err
 	}
@@ -149,20 +175,24 @@ func (m *receiptMaker) ownHalf(r *rooms, e evidence.Entry) (half, error) {
 	return h, err
 }
 
-// otherHalf takes the other body's entry out of its half receipt. Its anchor is
-// proved anew in the own view, so that both halves rest on one checkpoint.
-func (m *receiptMaker) otherHalf(raw []byte) (half, error) {
-	r, err := proof.Parse(raw)
-	if err != nil || len(r.Entries) != 1 {
-		return half{}, fmt.Errorf("the other body's half receipt does not decode: %w", err)
+// otherHalf takes the other body's entry out of its kept half. Its anchor is
+// proved in the own view, so that both halves rest on one checkpoint.
+func (m *receiptMaker) otherHalf(r *rooms, own *evidencepb.Record, raw []byte) (half, error) {
+	other, err := counterparty(own)
+	if err != nil {
+		return half{}, err
 	}
-	e := r.Entries[0]
-	h := half{parts: proof.EntryParts{Record: e.Record, Salt: e.Salt, Proof: []byte(e.Proof)}}
-	var event registrypb.Event
-	if err := proto.Unmarshal(e.AnchorEvent, &event); err != nil || event.GetLogAnchored() == nil {
-		return half{}, errors.New("the other body's half receipt has no anchor event")
+	records, err := recordsWith(r.evidence, own.ExchangeId, other)
+	if err != nil {
+		return half{}, err
 	}
-	err = m.anchor(&h, event.GetLogAnchored().Origin, event.GetLogAnchored().Size)
+	h := half{others: true}
+	var origin string
+	var size uint64
+	if h.parts.Record, h.parts.Salt, h.parts.Proof, origin, size, err = keptHalf(raw, records[0]); err != nil {
+		return half{}, err
+	}
+	err = m.anchor(&h, origin, size)
 	return h, err
 }
 
@@ -212,7 +242,7 @@ func (m *receiptMaker) assemble(ctx context.Context, r *rooms, exchange string, 
 		return nil, err
 	}
 	if _, err := proof.Verify(out, policy); err != nil {
-		return nil, fmt.Errorf("the receipt of exchange %s was made and does not verify: %w", exchange, err)
+		return nil, &invalidReceipt{exchange, err}
 	}
 	return out, nil
 }

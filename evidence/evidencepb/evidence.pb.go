@@ -125,6 +125,61 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{1}
 }
 
+type HalfStatus int32
+
+const (
+	HalfStatus_HALF_STATUS_UNSPECIFIED HalfStatus = 0
+	HalfStatus_HALF_STATUS_STORED      HalfStatus = 1 // checked and kept, now or before
+	HalfStatus_HALF_STATUS_UNKNOWN     HalfStatus = 2 // no such exchange with the sender, or no such anchor, is known here (yet)
+	HalfStatus_HALF_STATUS_INVALID     HalfStatus = 3 // it is not what it says, or differs from what is known here
+	HalfStatus_HALF_STATUS_WHOLE       HalfStatus = 4 // the trimmed record could not be completed: send it whole
+)
+
+// Enum value maps for HalfStatus.
+var (
+	HalfStatus_name = map[int32]string{
+		0: "HALF_STATUS_UNSPECIFIED",
+		1: "HALF_STATUS_STORED",
+		2: "HALF_STATUS_UNKNOWN",
+		3: "HALF_STATUS_INVALID",
+		4: "HALF_STATUS_WHOLE",
+	}
+	HalfStatus_value = map[string]int32{
+		"HALF_STATUS_UNSPECIFIED": 0,
+		"HALF_STATUS_STORED":      1,
+		"HALF_STATUS_UNKNOWN":     2,
+		"HALF_STATUS_INVALID":     3,
+		"HALF_STATUS_WHOLE":       4,
+	}
+)
+
+func (x HalfStatus) Enum() *HalfStatus {
+	p := new(HalfStatus)
+	*p = x
+	return p
+}
+
+func (x HalfStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HalfStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_evidence_evidencepb_evidence_proto_enumTypes[2].Descriptor()
+}
+
+func (HalfStatus) Type() protoreflect.EnumType {
+	return &file_evidence_evidencepb_evidence_proto_enumTypes[2]
+}
+
+func (x HalfStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HalfStatus.Descriptor instead.
+func (HalfStatus) EnumDescriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{2}
+}
+
 // Seal is one RFC 9421 signature as it was made or verified.
 type Seal struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -429,6 +484,300 @@ func (x *Record) GetPeerKeyId() []byte {
 	return nil
 }
 
+// HalfReceipts is what a body sends another: its records of their exchanges and
+// the proofs that they are leaves of its evidence log, under one checkpoint that
+// the registry has anchored.
+type HalfReceipts struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoint    []byte                 `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // C2SP signed note
+	Halves        []*HalfReceipt         `protobuf:"bytes,2,rep,name=halves,proto3" json:"halves,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HalfReceipts) Reset() {
+	*x = HalfReceipts{}
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HalfReceipts) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HalfReceipts) ProtoMessage() {}
+
+func (x *HalfReceipts) ProtoReflect() protoreflect.Message {
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HalfReceipts.ProtoReflect.Descriptor instead.
+func (*HalfReceipts) Descriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HalfReceipts) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+func (x *HalfReceipts) GetHalves() []*HalfReceipt {
+	if x != nil {
+		return x.Halves
+	}
+	return nil
+}
+
+// HalfReceipt is one body's evidence of one exchange.
+type HalfReceipt struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	ExchangeId string                 `protobuf:"bytes,1,opt,name=exchange_id,json=exchangeId,proto3" json:"exchange_id,omitempty"`
+	// The Record. When trimmed, each of its seals that is there is empty and
+	// stands for the receiver's own seal: the two are the same, and the leaf says
+	// whether they are.
+	Record        []byte   `protobuf:"bytes,2,opt,name=record,proto3" json:"record,omitempty"`
+	Trimmed       bool     `protobuf:"varint,3,opt,name=trimmed,proto3" json:"trimmed,omitempty"`
+	Salt          []byte   `protobuf:"bytes,4,opt,name=salt,proto3" json:"salt,omitempty"`
+	Index         uint64   `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`        // of the leaf
+	Inclusion     [][]byte `protobuf:"bytes,6,rep,name=inclusion,proto3" json:"inclusion,omitempty"` // RFC 6962 inclusion proof in the checkpoint
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HalfReceipt) Reset() {
+	*x = HalfReceipt{}
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HalfReceipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HalfReceipt) ProtoMessage() {}
+
+func (x *HalfReceipt) ProtoReflect() protoreflect.Message {
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HalfReceipt.ProtoReflect.Descriptor instead.
+func (*HalfReceipt) Descriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *HalfReceipt) GetExchangeId() string {
+	if x != nil {
+		return x.ExchangeId
+	}
+	return ""
+}
+
+func (x *HalfReceipt) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *HalfReceipt) GetTrimmed() bool {
+	if x != nil {
+		return x.Trimmed
+	}
+	return false
+}
+
+func (x *HalfReceipt) GetSalt() []byte {
+	if x != nil {
+		return x.Salt
+	}
+	return nil
+}
+
+func (x *HalfReceipt) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *HalfReceipt) GetInclusion() [][]byte {
+	if x != nil {
+		return x.Inclusion
+	}
+	return nil
+}
+
+// HalfResult says what became of one half.
+type HalfResult struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Status        HalfStatus             `protobuf:"varint,1,opt,name=status,proto3,enum=civibus.evidence.v1.HalfStatus" json:"status,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HalfResult) Reset() {
+	*x = HalfResult{}
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HalfResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HalfResult) ProtoMessage() {}
+
+func (x *HalfResult) ProtoReflect() protoreflect.Message {
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HalfResult.ProtoReflect.Descriptor instead.
+func (*HalfResult) Descriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *HalfResult) GetStatus() HalfStatus {
+	if x != nil {
+		return x.Status
+	}
+	return HalfStatus_HALF_STATUS_UNSPECIFIED
+}
+
+func (x *HalfResult) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// HalfReceiptsAnswer has one result for each half, in order.
+type HalfReceiptsAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*HalfResult          `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HalfReceiptsAnswer) Reset() {
+	*x = HalfReceiptsAnswer{}
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HalfReceiptsAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HalfReceiptsAnswer) ProtoMessage() {}
+
+func (x *HalfReceiptsAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HalfReceiptsAnswer.ProtoReflect.Descriptor instead.
+func (*HalfReceiptsAnswer) Descriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HalfReceiptsAnswer) GetResults() []*HalfResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// Counterpart is how a body keeps the other body's half beside its own record.
+type Counterpart struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Half          *HalfReceipt           `protobuf:"bytes,1,opt,name=half,proto3" json:"half,omitempty"`
+	Checkpoint    []byte                 `protobuf:"bytes,2,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Counterpart) Reset() {
+	*x = Counterpart{}
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Counterpart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Counterpart) ProtoMessage() {}
+
+func (x *Counterpart) ProtoReflect() protoreflect.Message {
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Counterpart.ProtoReflect.Descriptor instead.
+func (*Counterpart) Descriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Counterpart) GetHalf() *HalfReceipt {
+	if x != nil {
+		return x.Half
+	}
+	return nil
+}
+
+func (x *Counterpart) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
 var File_evidence_evidencepb_evidence_proto protoreflect.FileDescriptor
 
 const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
@@ -463,7 +812,31 @@ const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\rresponse_body\x18\x0f \x01(\v2\x19.civibus.evidence.v1.BodyR\fresponseBody\x12*\n" +
 	"\x11started_unix_nano\x18\x10 \x01(\x03R\x0fstartedUnixNano\x12,\n" +
 	"\x12finished_unix_nano\x18\x11 \x01(\x03R\x10finishedUnixNano\x12\x1e\n" +
-	"\vpeer_key_id\x18\x12 \x01(\fR\tpeerKeyId*B\n" +
+	"\vpeer_key_id\x18\x12 \x01(\fR\tpeerKeyId\"h\n" +
+	"\fHalfReceipts\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\fR\n" +
+	"checkpoint\x128\n" +
+	"\x06halves\x18\x02 \x03(\v2 .civibus.evidence.v1.HalfReceiptR\x06halves\"\xa8\x01\n" +
+	"\vHalfReceipt\x12\x1f\n" +
+	"\vexchange_id\x18\x01 \x01(\tR\n" +
+	"exchangeId\x12\x16\n" +
+	"\x06record\x18\x02 \x01(\fR\x06record\x12\x18\n" +
+	"\atrimmed\x18\x03 \x01(\bR\atrimmed\x12\x12\n" +
+	"\x04salt\x18\x04 \x01(\fR\x04salt\x12\x14\n" +
+	"\x05index\x18\x05 \x01(\x04R\x05index\x12\x1c\n" +
+	"\tinclusion\x18\x06 \x03(\fR\tinclusion\"]\n" +
+	"\n" +
+	"HalfResult\x127\n" +
+	"\x06status\x18\x01 \x01(\x0e2\x1f.civibus.evidence.v1.HalfStatusR\x06status\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"O\n" +
+	"\x12HalfReceiptsAnswer\x129\n" +
+	"\aresults\x18\x01 \x03(\v2\x1f.civibus.evidence.v1.HalfResultR\aresults\"c\n" +
+	"\vCounterpart\x124\n" +
+	"\x04half\x18\x01 \x01(\v2 .civibus.evidence.v1.HalfReceiptR\x04half\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x02 \x01(\fR\n" +
+	"checkpoint*B\n" +
 	"\x04Side\x12\x14\n" +
 	"\x10SIDE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSIDE_CONSUMER\x10\x01\x12\x11\n" +
@@ -472,7 +845,14 @@ const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10OUTCOME_ANSWERED\x10\x01\x12\x13\n" +
 	"\x0fOUTCOME_REFUSED\x10\x02\x12\x12\n" +
-	"\x0eOUTCOME_FAILED\x10\x03B0Z.github.com/civibus/civibus/evidence/evidencepbb\x06proto3"
+	"\x0eOUTCOME_FAILED\x10\x03*\x8a\x01\n" +
+	"\n" +
+	"HalfStatus\x12\x1b\n" +
+	"\x17HALF_STATUS_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12HALF_STATUS_STORED\x10\x01\x12\x17\n" +
+	"\x13HALF_STATUS_UNKNOWN\x10\x02\x12\x17\n" +
+	"\x13HALF_STATUS_INVALID\x10\x03\x12\x15\n" +
+	"\x11HALF_STATUS_WHOLE\x10\x04B0Z.github.com/civibus/civibus/evidence/evidencepbb\x06proto3"
 
 var (
 	file_evidence_evidencepb_evidence_proto_rawDescOnce sync.Once
@@ -486,27 +866,37 @@ func file_evidence_evidencepb_evidence_proto_rawDescGZIP() []byte {
 	return file_evidence_evidencepb_evidence_proto_rawDescData
 }
 
-var file_evidence_evidencepb_evidence_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_evidence_evidencepb_evidence_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_evidence_evidencepb_evidence_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_evidence_evidencepb_evidence_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_evidence_evidencepb_evidence_proto_goTypes = []any{
-	(Side)(0),      // 0: civibus.evidence.v1.Side
-	(Outcome)(0),   // 1: civibus.evidence.v1.Outcome
-	(*Seal)(nil),   // 2: civibus.evidence.v1.Seal
-	(*Body)(nil),   // 3: civibus.evidence.v1.Body
-	(*Record)(nil), // 4: civibus.evidence.v1.Record
+	(Side)(0),                  // 0: civibus.evidence.v1.Side
+	(Outcome)(0),               // 1: civibus.evidence.v1.Outcome
+	(HalfStatus)(0),            // 2: civibus.evidence.v1.HalfStatus
+	(*Seal)(nil),               // 3: civibus.evidence.v1.Seal
+	(*Body)(nil),               // 4: civibus.evidence.v1.Body
+	(*Record)(nil),             // 5: civibus.evidence.v1.Record
+	(*HalfReceipts)(nil),       // 6: civibus.evidence.v1.HalfReceipts
+	(*HalfReceipt)(nil),        // 7: civibus.evidence.v1.HalfReceipt
+	(*HalfResult)(nil),         // 8: civibus.evidence.v1.HalfResult
+	(*HalfReceiptsAnswer)(nil), // 9: civibus.evidence.v1.HalfReceiptsAnswer
+	(*Counterpart)(nil),        // 10: civibus.evidence.v1.Counterpart
 }
 var file_evidence_evidencepb_evidence_proto_depIdxs = []int32{
-	0, // 0: civibus.evidence.v1.Record.side:type_name -> civibus.evidence.v1.Side
-	1, // 1: civibus.evidence.v1.Record.outcome:type_name -> civibus.evidence.v1.Outcome
-	2, // 2: civibus.evidence.v1.Record.request:type_name -> civibus.evidence.v1.Seal
-	2, // 3: civibus.evidence.v1.Record.response:type_name -> civibus.evidence.v1.Seal
-	3, // 4: civibus.evidence.v1.Record.request_body:type_name -> civibus.evidence.v1.Body
-	3, // 5: civibus.evidence.v1.Record.response_body:type_name -> civibus.evidence.v1.Body
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0,  // 0: civibus.evidence.v1.Record.side:type_name -> civibus.evidence.v1.Side
+	1,  // 1: civibus.evidence.v1.Record.outcome:type_name -> civibus.evidence.v1.Outcome
+	3,  // 2: civibus.evidence.v1.Record.request:type_name -> civibus.evidence.v1.Seal
+	3,  // 3: civibus.evidence.v1.Record.response:type_name -> civibus.evidence.v1.Seal
+	4,  // 4: civibus.evidence.v1.Record.request_body:type_name -> civibus.evidence.v1.Body
+	4,  // 5: civibus.evidence.v1.Record.response_body:type_name -> civibus.evidence.v1.Body
+	7,  // 6: civibus.evidence.v1.HalfReceipts.halves:type_name -> civibus.evidence.v1.HalfReceipt
+	2,  // 7: civibus.evidence.v1.HalfResult.status:type_name -> civibus.evidence.v1.HalfStatus
+	8,  // 8: civibus.evidence.v1.HalfReceiptsAnswer.results:type_name -> civibus.evidence.v1.HalfResult
+	7,  // 9: civibus.evidence.v1.Counterpart.half:type_name -> civibus.evidence.v1.HalfReceipt
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_evidence_evidencepb_evidence_proto_init() }
@@ -519,8 +909,8 @@ func file_evidence_evidencepb_evidence_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evidence_evidencepb_evidence_proto_rawDesc), len(file_evidence_evidencepb_evidence_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   3,
+			NumEnums:      3,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
