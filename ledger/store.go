@@ -35,15 +35,16 @@ var _ registry.Store = (*store)(nil)
 
 // openStore opens or creates the database in dir.
 func openStore(dir string) (*store, error) {
-	db, err := leveldb.OpenFile(dir, &opt.Options{
+	db, err := openDB(dir, opt.Options{
 		Filter:                 filter.NewBloomFilter(10), // most lookups are for what is not there
 		WriteBuffer:            8 << 20,
 		BlockCacheCapacity:     8 << 20,
 		OpenFilesCacheCapacity: 128,
-		ErrorIfMissing:         false,
-		Strict:                 opt.StrictJournal | opt.StrictBlockChecksum | opt.StrictManifest,
 	})
 	if err != nil {
+		if damaged(err) != nil {
+			return nil, fmt.Errorf("registry database %s is damaged: %w; move it away, and the blocks are executed again", dir, err)
+		}
 		return nil, fmt.Errorf("open registry database %s: %w", dir, err)
 	}
 	return &store{db: db, sync: true}, nil

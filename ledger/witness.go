@@ -107,10 +107,7 @@ func openWitness(dir string, signer civibus.Signer, clock civibus.Clock) (*witne
 	if signer == nil {
 		return nil, nil
 	}
-	db, err := leveldb.OpenFile(dir, &opt.Options{
-		WriteBuffer: 1 << 20, BlockCacheCapacity: 1 << 20, OpenFilesCacheCapacity: 16,
-		Strict: opt.StrictJournal | opt.StrictBlockChecksum | opt.StrictManifest,
-	})
+	db, err := openDB(dir, opt.Options{WriteBuffer: 1 << 20, BlockCacheCapacity: 1 << 20, OpenFilesCacheCapacity: 16})
 	if err != nil {
 		return nil, fmt.Errorf("open the witness's journal %s: %w", dir, err)
 	}
