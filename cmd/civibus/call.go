@@ -103,6 +103,9 @@ func (a *app) call(c *cobra.Command, f callFlags, target string) error {
 			return err
 		}
 	}
+	if answer.Exchange == "" { // no gateway would begin an exchange without one
+		return refusal{fmt.Sprintf("%s answered %s and began no exchange", cl.Gateway, answer.Status), "is it the consumer face of a gateway, and is the path percent-encoded rightly?"}
+	}
 	if answer.StatusCode >= 400 {
 		return refusal{fmt.Sprintf("the service answered %s", answer.Status), ""}
 	}
@@ -240,7 +243,9 @@ func (a *app) printAnswer(f callFlags, answer *client.Answer) error {
 	if err != nil {
 		return fmt.Errorf("read the answer (after %d bytes): %w", n, err)
 	}
-	fmt.Fprintf(a.err, "exchange: %s\n", answer.Exchange)
+	if answer.Exchange != "" {
+		fmt.Fprintf(a.err, "exchange: %s\n", answer.Exchange)
+	}
 	return nil
 }
 
@@ -253,7 +258,7 @@ func (a *app) fetchReceipt(c *cobra.Command, exchange, file string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, append(receipt, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(file, append(receipt, '\n'), 0o600); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.err, "receipt: %s\n", file)

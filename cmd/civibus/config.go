@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/node"
 )
 
@@ -39,18 +41,14 @@ func newConfig(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				text := []byte(node.Commented(cfg))
+				if running, err := admin.NewClient(cfg.Admin.Socket).Config(c.Context()); err == nil {
+					text = running
+				}
 				if a.json {
-					return a.printJSON(cfg)
+					return a.configJSON(text)
 				}
-				client, err := a.client()
-				if err != nil {
-					return err
-				}
-				if text, err := client.Config(c.Context()); err == nil {
-					_, err = a.out.Write(text)
-					return err
-				}
-				_, err = fmt.Fprint(a.out, node.Commented(cfg))
+				_, err = a.out.Write(text)
 				return err
 			},
 		},
@@ -65,6 +63,23 @@ func newConfig(a *app) *cobra.Command {
 		},
 	)
 	return c
+}
+
+// configJSON prints a configuration as JSON, with the keys of the file.
+func (a *app) configJSON(text []byte) error {
+	cfg, err := node.ParseConfig(text)
+	if err != nil {
+		return err
+	}
+	full, err := toml.Marshal(cfg.WithDefaults())
+	if err != nil {
+		return fmt.Errorf("show the configuration: %w", err)
+	}
+	keys := map[string]any{}
+	if err := toml.Unmarshal(full, &keys); err != nil {
+		return fmt.Errorf("show the configuration: %w", err)
+	}
+	return a.printJSON(keys)
 }
 
 // configReport prints the outcome of a check as JSON.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -58,6 +59,9 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	o := demo.Options{Dir: f.dir, FirstPort: f.port, Upstream: f.upstream, OpenAPI: f.openAPI, Started: processStart(), Report: a.demoStep()}
 	if f.openAPI != "" && f.upstream == "" {
 		return usageError{errors.New("--openapi describes the service that --upstream names"), "give --upstream too"}
+	}
+	if u, err := url.Parse(f.upstream); f.upstream != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return usageError{fmt.Errorf("--upstream %q: the rule is http:// or https://, a host and a path", f.upstream), "e.g. --upstream http://127.0.0.1:8000"}
 	}
 	if f.log != "" {
 		if o.Logger, err = obs.NewLogger(a.err, f.log, "text"); err != nil {

@@ -182,7 +182,12 @@ nothing is wrong; 3: something is.`,
 
 func (a *app) fsckReport(dir string, r *evidence.Report) error {
 	if a.json {
-		if err := a.printJSON(r); err != nil {
+		if err := a.printJSON(struct {
+			OK bool `json:"ok"`
+			*evidence.Report
+			Notes    []string           `json:"notes"`
+			Problems []evidence.Problem `json:"problems"`
+		}{r.OK(), r, append([]string{}, r.Notes...), append([]evidence.Problem{}, r.Problems...)}); err != nil {
 			return err
 		}
 	} else {
@@ -195,7 +200,7 @@ func (a *app) fsckReport(dir string, r *evidence.Report) error {
 		}
 	}
 	if !r.OK() {
-		return refusal{fmt.Sprintf("%d problems in %s", len(r.Problems), dir), "nothing was changed; the counterparties' receipts and a backup say what was there"}
+		return refusal{fmt.Sprintf("the evidence log %s is damaged, problems: %d", dir, len(r.Problems)), "nothing was changed; the counterparties' receipts and a backup say what was there"}
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ has arrived; --both waits for it.`,
 				_, err := a.out.Write(append(receipt, '\n'))
 				return err
 			}
-			if err := os.WriteFile(out, append(receipt, '\n'), 0o644); err != nil {
+			if err := os.WriteFile(out, append(receipt, '\n'), 0o600); err != nil {
 				return err
 			}
 			if a.json {

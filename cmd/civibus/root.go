@@ -45,11 +45,11 @@ func run(ctx context.Context, args []string, s streams) int {
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
-	err := root.ExecuteContext(ctx)
+	c, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
-	return a.fail(err)
+	return a.fail(c, err)
 }
 
 func newRoot(a *app) *cobra.Command {
@@ -151,8 +151,8 @@ type hinted struct {
 func (e hinted) Error() string { return e.err.Error() }
 func (e hinted) Unwrap() error { return e.err }
 
-// fail prints an error and its hint and returns the exit code.
-func (a *app) fail(err error) int {
+// fail prints a command's error and its hint and returns the exit code.
+func (a *app) fail(c *cobra.Command, err error) int {
 	code, hint := exitFailure, ""
 	var (
 		usage   usageError
@@ -178,7 +178,7 @@ func (a *app) fail(err error) int {
 		}
 	case strings.HasPrefix(err.Error(), "unknown command"), strings.HasPrefix(err.Error(), "required flag"),
 		strings.HasPrefix(err.Error(), "if any flags in the group"), strings.HasPrefix(err.Error(), "at least one of the flags"):
-		code, hint = exitUsage, "run \"civibus --help\""
+		code, hint = exitUsage, fmt.Sprintf("run \"%s --help\"", c.CommandPath())
 	}
 	if errors.As(err, &h) {
 		hint = h.hint
