@@ -91,7 +91,11 @@ func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
 	}
 	resp, err := h.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("call the gateway: %w", err)
+		var u *url.Error // names the target without the host, since that is opaque
+		if errors.As(err, &u) {
+			err = u.Err
+		}
+		return nil, fmt.Errorf("call the gateway %s: %w", c.Gateway, err)
 	}
 	if kind := resp.Header.Get(civibus.HeaderError); kind != "" {
 		defer resp.Body.Close()
@@ -113,7 +117,7 @@ func (c *Client) Do(ctx context.Context, call Call) (*Answer, error) {
 
 func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
 	base, err := url.Parse(c.Gateway)
-	if err != nil || base.Host == "" {
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("gateway %q: the rule is http:// or https:// and host:port", c.Gateway)
 	}
 	if call.Path != "" && !strings.HasPrefix(call.Path, "/") {

@@ -97,5 +97,8 @@ type Error struct {
 
 // Error names the step, the failure and what was found.
 func (e *Error) Error() string {
+	if e.Step == "" { // Parse takes no steps
+		return "receipt: " + string(e.Failure) + ": " + e.Detail
+	}
 	return "receipt: step " + e.Step + ": " + string(e.Failure) + ": " + e.Detail
 }
