@@ -29,7 +29,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "awaitfile": awaitFile, "subst": subst, "httpget": httpGet,
+			"await": await, "awaitfile": awaitFile, "subst": subst, "httpget": httpGet, "isjson": isJSON,
 		},
 		Setup: func(e *testscript.Env) error {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
