@@ -33,9 +33,10 @@ func readBody(r io.Reader, length, limit int64) (whole []byte, stream io.Reader,
 	case length > limit:
 		return nil, r, nil
 	case length > 0:
-		whole = make([]byte, length)
+		room := make([]byte, length+1) // a byte more, to see the end
+		whole = room[:length:length]
 		if _, err = io.ReadFull(r, whole); err == nil {
-			err = ended(r)
+			err = ended(r, room[length:])
 		}
 		return whole, nil, err
 	}
@@ -51,9 +52,8 @@ func readBody(r io.Reader, length, limit int64) (whole []byte, stream io.Reader,
 }
 
 // ended makes sure that a body of the announced length is at its end.
-func ended(r io.Reader) error {
-	var one [1]byte
-	switch n, err := r.Read(one[:]); {
+func ended(r io.Reader, room []byte) error {
+	switch n, err := r.Read(room); {
 	case n > 0:
 		return errors.New("the body is longer than announced")
 	case err == nil || errors.Is(err, io.EOF):

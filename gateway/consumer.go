@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/civibus/civibus"
@@ -141,12 +142,16 @@ func (x *exchange) verifyAnswer(s *sent, resp *http.Response) (*seal.Verified, e
 	if err != nil {
 		return nil, err
 	}
-	if err := x.g.checkSealer(x.place, v.Key.ID, x.call.service.MemberID); err != nil {
+	if err := checkSealer(x.place, x.view, v.Key.ID, x.call.service.MemberID); err != nil {
 		return nil, err
 	}
 	x.status, x.response = resp.StatusCode, v.Seal()
-	if code := v.Header.Get(civibus.HeaderFault); code != "" {
-		return nil, x.providerFault(v, civibus.FaultCode(code))
+	if codes, refused := v.Header[civibus.HeaderFault]; refused {
+		if len(codes) != 1 || !faultCode(codes[0]) {
+			x.status, x.response = 0, nil // neither an answer nor a refusal
+			return nil, civibus.Faultf(x.place, civibus.FaultInconsistentAnswer, "the provider's refusal is malformed")
+		}
+		return nil, x.providerFault(v, civibus.FaultCode(codes[0]))
 	}
 	// A service's answer says what it answers. The seal binds it already; this
 	// holds the provider to it in X-Road's own terms.
@@ -156,6 +161,9 @@ func (x *exchange) verifyAnswer(s *sent, resp *http.Response) (*seal.Verified, e
 			return nil, civibus.Faultf(x.place, civibus.FaultInconsistentAnswer, "the answer came before the request's end")
 		}
 		x.request, body = s.pending.Seal(), s.meter.digest()
+	}
+	if v.BoundToHead() {
+		return nil, errBoundToHead(x.place)
 	}
 	target := joinTarget(x.call.path, x.call.query, x.call.asked)
 	for _, f := range [...]struct{ name, want string }{
@@ -172,6 +180,17 @@ func (x *exchange) verifyAnswer(s *sent, resp *http.Response) (*seal.Verified, e
 	return v, nil
 }
 
+// errBoundToHead refuses a service's answer that could be one to another body of
+// the same head: only refusals may come before the request's end.
+func errBoundToHead(place civibus.Place) error {
+	return civibus.Faultf(place, civibus.FaultInconsistentAnswer, "the answer is bound to the head of the request only")
+}
+
+// faultCode reports whether s has the form of a fault code.
+func faultCode(s string) bool {
+	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789_") == ""
+}
+
 // refusal is the body of a sealed refusal.
 type refusal struct {
 	Type    string `json:"type"`
@@ -185,6 +204,7 @@ const maxRefusal = 16 << 10
 // providerFault reads a sealed refusal.
 func (x *exchange) providerFault(v *seal.Verified, code civibus.FaultCode) error {
 	fault := &civibus.Fault{Place: civibus.ProviderGateway, Code: code}
+	x.sealedFault = code
 	if !x.g.problems.Known(code) {
 		fault.Code = civibus.FaultInternal
 	}
@@ -244,8 +264,12 @@ func (x *exchange) deliver(w http.ResponseWriter, r *http.Request, status int, v
 	}
 	x.responseBody = x.keep(ctx)
 	w.WriteHeader(status)
-	recorded := false
+	recorded, early := false, error(nil)
 	n, err := withholding(w, &meter{src: v.Body, keep: x.responseBody}, flush, func() error {
+		if v.BoundToHead() {
+			early = errBoundToHead(x.place)
+			return early
+		}
 		x.response, recorded = v.Seal(), true
 		return x.record(ctx)
 	})
@@ -254,7 +278,7 @@ func (x *exchange) deliver(w http.ResponseWriter, r *http.Request, status int, v
 		return
 	}
 	x.fault = x.faultOf(err)
-	if v.Err() == nil && !recorded {
+	if v.Err() == nil && !recorded && early == nil {
 		x.fault = civibus.Faultf(x.place, civibus.FaultIO, "the client system did not take the answer to its end")
 		x.fault.Err = err
 	}

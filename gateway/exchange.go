@@ -29,6 +29,8 @@ type exchange struct {
 	status   int
 	fault    *civibus.Fault // what the caller is told instead of an answer
 
+	sealedFault civibus.FaultCode // of a sealed refusal, as the provider put it; the record has it
+
 	requestBody, responseBody *keeper
 	retryAfter                time.Duration
 	document                  problem.Document // of a sealed refusal
@@ -117,10 +119,13 @@ func (x *exchange) record(ctx context.Context) error {
 	if x.response != nil {
 		r.Status = uint32(x.status)
 	}
-	if x.fault != nil {
-		r.Fault = string(x.fault.Code)
-	} else {
+	switch {
+	case x.fault == nil:
 		r.RightId = x.right
+	case x.sealedFault != "":
+		r.Fault = string(x.sealedFault)
+	default:
+		r.Fault = string(x.fault.Code)
 	}
 	if !x.peer.IsZero() {
 		r.PeerKeyId = x.peer[:]

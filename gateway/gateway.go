@@ -111,10 +111,31 @@ func (g *Gateway) sealKey(id civibus.KeyID) (civibus.PublicKey, error) {
 	return k.PublicKey, nil
 }
 
-// checkSealer holds that a key that verified a message is the member's own.
-func (g *Gateway) checkSealer(place civibus.Place, id civibus.KeyID, member civibus.MemberID) error {
-	if k, ok := g.config.View().Key(id); ok && k.Member == member {
-		return nil
-	}
-	return civibus.Faultf(place, civibus.FaultSeal, "the seal's key %s is not a key of %s", id, member)
+// sealsAt reports whether a key is a seal key in force in a view.
+func sealsAt(v View, id civibus.KeyID) bool {
+	k, ok := v.Key(id)
+	return ok && k.Purpose == civibus.SealKey && k.InForce(v.Height())
 }
+
+// checkSealer holds that a key that verified a message is the member's own, and
+// in force in the view that the exchange is decided and recorded with: who checks
+// the evidence later knows no other.
+func checkSealer(place civibus.Place, v View, id civibus.KeyID, member civibus.MemberID) error {
+	if k, ok := v.Key(id); ok && k.Member != member {
+		return civibus.Faultf(place, civibus.FaultSeal, "the seal's key %s is not a key of %s", id, member)
+	}
+	if !sealsAt(v, id) {
+		return civibus.Faultf(place, civibus.FaultSeal, "the seal's key %s is not in force at registry height %d, with which this exchange was decided; ask again", id, v.Height())
+	}
+	return nil
+}
+
+// earlier is a view with the eyes of an earlier height: what was registered
+// since is not in force there.
+type earlier struct {
+	View
+	height uint64
+}
+
+// Height returns the earlier height.
+func (e earlier) Height() uint64 { return e.height }

@@ -27,7 +27,7 @@ func TestAlteredRequest(t *testing.T) {
 	p := newPair(t, fixture.Options{}, fixture.Options{})
 	replaceBody := func(s string) func(*http.Request) {
 		return func(r *http.Request) {
-			r.Body, r.ContentLength = io.NopCloser(strings.NewReader(s)), int64(len(s))
+			r.Body, r.ContentLength, r.GetBody = io.NopCloser(strings.NewReader(s)), int64(len(s)), nil
 		}
 	}
 	for name, alter := range map[string]func(*http.Request){

@@ -35,9 +35,6 @@ type provision struct {
 // verifyRequest establishes who asks what. Each claim is held against the one
 // before it: the connection's body, the seal's key, the client.
 func (p *provision) verifyRequest(ctx context.Context) error {
-	p.binding = seal.Unverified(p.r)
-	p.call, _ = parseCall(p.place, p.r, p.r.Header) // claims, for the record of a refusal
-	p.call.claim(p.r.Header)
 	peer, ok := transport.PeerFrom(ctx)
 	if !ok {
 		return civibus.Faultf(p.place, civibus.FaultPeer, "the request did not come from another body's gateway")
@@ -52,14 +49,20 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	}
 	p.message, p.binding, p.request = v, v.Binding(), v.Seal()
 	verified, err := parseCall(p.place, p.r, v.Header)
-	verified.requestID, p.call = p.call.requestID, verified
+	verified.requestID = p.call.requestID // the claim stands until it is verified: a refusal's record needs a name
+	p.call = verified
 	if err != nil {
 		return err
 	}
 	if err := p.call.checkHop(v.Header); err != nil {
 		return err
 	}
-	if err := p.g.checkSealer(p.place, v.Key.ID, p.call.client.MemberID); err != nil {
+	// The record names one height, and the key must be in force there. One that
+	// came into force a moment ago moves the decision on.
+	if !sealsAt(p.view, v.Key.ID) {
+		p.view = p.g.config.View()
+	}
+	if err := checkSealer(p.place, p.view, v.Key.ID, p.call.client.MemberID); err != nil {
 		return err
 	}
 	if peer.Member != p.call.client.MemberID {
@@ -71,11 +74,18 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	return nil
 }
 
-// claim takes from an unverified header what names the exchange, so that the
-// record of a refusal has a name.
-func (c *call) claim(h http.Header) {
-	if c.requestID = last(h, civibus.HeaderRequestID); !isUUID(c.requestID) {
-		c.requestID = uuid.NewString()
+// unverified takes from a request that does not verify what its refusal is bound
+// to and what its record says: claims, and a name.
+func (p *provision) unverified() {
+	if p.message == nil {
+		p.binding = seal.Unverified(p.r)
+		p.call, _ = parseCall(p.place, p.r, p.r.Header)
+	}
+	if p.call.requestID != "" {
+		return
+	}
+	if p.call.requestID = last(p.r.Header, civibus.HeaderRequestID); !isUUID(p.call.requestID) {
+		p.call.requestID = uuid.NewString()
 	}
 }
 
@@ -89,13 +99,17 @@ func (c *call) checkHop(h http.Header) error {
 			return civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "The request has %d sealed headers %s, the rule is one", len(h[name]), name)
 		}
 	}
+	if p, ok := h[civibus.HeaderPurpose]; ok && (len(p) != 1 || p[0] == "") {
+		return civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "The request states its purpose %d times or not at all in %s, the rule is once or no such header", len(p), civibus.HeaderPurpose)
+	}
 	if h[civibus.HeaderClient][0] != c.clientText {
 		return civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "X-Road-Client is not in canonical form, the rule here is %s", c.clientText)
 	}
-	if c.requestID = h[civibus.HeaderRequestID][0]; !isUUID(c.requestID) {
-		c.requestID = uuid.NewString()
+	id := h[civibus.HeaderRequestID][0]
+	if !isUUID(id) {
 		return civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "X-Road-Request-Id is not a UUID")
 	}
+	c.requestID = id
 	return nil
 }
 
@@ -104,6 +118,7 @@ func (p *provision) decide() error {
 	c := &p.call
 	d := policy.Decide(p.view, civibus.Question{
 		Client: c.client, Service: c.service, Method: c.method, Path: c.servicePath, Purpose: c.purpose,
+		Sealed: p.request.Created,
 	}, p.started)
 	if !d.Allowed() {
 		return civibus.Faultf(p.place, d.Code, "%s", d.Message)
@@ -253,9 +268,25 @@ func (p *provision) fromService(resp *http.Response, hash string) (*answer, erro
 	return a, nil
 }
 
+// signer returns a seal key that is in force at the height of this decision and,
+// where there is one, at the height of the consumer's: an answer under a newer
+// key could not be proven from the consumer's record, so consumers refuse it.
+func (p *provision) signer() (civibus.Signer, error) {
+	if p.message != nil {
+		h, err := strconv.ParseUint(p.message.Header.Get(civibus.HeaderHeight), 10, 64)
+		if err == nil && h < p.view.Height() {
+			s, err := p.g.config.Signer(earlier{p.view, h})
+			if err == nil && sealsAt(p.view, s.Key().ID) {
+				return s, nil
+			}
+		}
+	}
+	return p.g.signer(p.place, p.view)
+}
+
 // answer seals the answer, records the exchange and sends it.
 func (p *provision) answer(ctx context.Context, a *answer) {
-	signer, err := p.g.signer(p.place, p.view)
+	signer, err := p.signer()
 	if err != nil {
 		p.refuse(ctx, err)
 		return
@@ -345,6 +376,7 @@ func (p *provision) answerStreaming(ctx context.Context, signer civibus.Signer, 
 // the same style; the consumer's gateway renders it for its client system.
 func (p *provision) refuse(ctx context.Context, err error) {
 	p.fault = p.faultOf(err)
+	p.unverified()
 	if p.message != nil {
 		p.request = p.message.Seal()
 	}
@@ -382,7 +414,7 @@ func (p *provision) sealRefusal(ctx context.Context) bool {
 	if p.retryAfter > 0 {
 		h["Retry-After"] = []string{p.retry()}
 	}
-	signer, err := p.g.signer(p.place, p.view)
+	signer, err := p.signer()
 	if err != nil {
 		return false
 	}
