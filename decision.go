@@ -1,5 +1,7 @@
 package civibus
 
+import "time"
+
 // Question is what the policy is asked about one call.
 type Question struct {
 	Client  ClientID
@@ -7,6 +9,10 @@ type Question struct {
 	Method  string
 	Path    string // service path: raw (percent-encoded) part after the service code, "" or "/..."
 	Purpose string // purpose code the caller states; empty: not stated
+	// Sealed is when the call says that it was sealed; zero: not sealed yet. A
+	// right must be valid then and now, because whoever checks the evidence later
+	// knows the seal's time only.
+	Sealed time.Time
 }
 
 // Decision is the policy's answer. Code is empty when the call is allowed.

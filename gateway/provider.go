@@ -48,10 +48,7 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 		return err
 	}
 	p.message, p.binding, p.request = v, v.Binding(), v.Seal()
-	verified, err := parseCall(p.place, p.r, v.Header)
-	verified.requestID = p.call.requestID // the claim stands until it is verified: a refusal's record needs a name
-	p.call = verified
-	if err != nil {
+	if p.call, err = parseCall(p.place, p.r, v.Header); err != nil {
 		return err
 	}
 	if err := p.call.checkHop(v.Header); err != nil {

@@ -66,7 +66,8 @@ func Metadata(method string, service civibus.ServiceID) bool {
 //  3. metadata calls need no right
 //  4. the service exists
 //  5. the service is a REST service
-//  6. a right covers client, method, path, purpose and time
+//  6. a right covers client, method, path, purpose and time (now and, of a
+//     sealed call, the time of the seal)
 //  7. the service is enabled
 //
 // Where several rights allow the call, one without a rate limit is preferred,
@@ -84,8 +85,8 @@ func Decide(v View, q civibus.Question, now time.Time) civibus.Decision {
 		return refuse(d, civibus.FaultUnknownMember, "Client '"+q.Client.XRoad()+"' not found")
 	}
 
-	// 3. metadata calls need no right
-	if Metadata(q.Method, q.Service) {
+	// 3. metadata calls need no right; what they name has no path
+	if Metadata(q.Method, q.Service) && q.Path == "" {
 		return d
 	}
 
@@ -179,9 +180,9 @@ func examine(r *civibus.AccessRight, q civibus.Question, path string, now time.T
 	switch {
 	case r.Status != civibus.Active:
 		return notInForce
-	case !r.ValidFrom.IsZero() && now.Before(r.ValidFrom):
+	case !r.ValidFrom.IsZero() && (now.Before(r.ValidFrom) || !q.Sealed.IsZero() && q.Sealed.Before(r.ValidFrom)):
 		return notYetValid
-	case !r.ValidUntil.IsZero() && !now.Before(r.ValidUntil):
+	case !r.ValidUntil.IsZero() && (!now.Before(r.ValidUntil) || !q.Sealed.Before(r.ValidUntil)):
 		return noLongerValid
 	case q.Purpose != "" && r.Purpose != q.Purpose:
 		return otherPurpose

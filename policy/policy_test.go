@@ -144,7 +144,13 @@ func TestDecide(t *testing.T) {
 			v.services[persons] = s
 			v.rights = nil
 		}, get, civibus.FaultAccessDenied, "has no access right"},
-		{"metadata needs no right", func(v *view) { v.rights = nil }, with(func(q *civibus.Question) { q.Service.Service = "listMethods" }), "", ""},
+		{"metadata needs no right", func(v *view) { v.rights = nil }, with(func(q *civibus.Question) { q.Service.Service, q.Path = "listMethods", "" }), "", ""},
+		{"metadata with a path is an unknown service", nil, with(func(q *civibus.Question) { q.Service.Service = "listMethods" }), civibus.FaultUnknownService, "listMethods"},
+		{"sealed in time", func(v *view) {
+			v.rights[0].ValidFrom, v.rights[0].ValidUntil = noon.Add(-time.Minute), noon.Add(time.Minute)
+		}, with(func(q *civibus.Question) { q.Sealed = noon.Add(-time.Minute) }), "", ""},
+		{"sealed before the right", func(v *view) { v.rights[0].ValidFrom = noon.Add(-time.Minute) }, with(func(q *civibus.Question) { q.Sealed = noon.Add(-61 * time.Second) }), civibus.FaultAccessDenied, "is valid from"},
+		{"sealed after the right", func(v *view) { v.rights[0].ValidUntil = noon.Add(time.Second) }, with(func(q *civibus.Question) { q.Sealed = noon.Add(time.Second) }), civibus.FaultAccessDenied, "was valid until"},
 		{"metadata by POST is an unknown service", nil, with(func(q *civibus.Question) { q.Service.Service, q.Method = "listMethods", "POST" }), civibus.FaultUnknownService, "listMethods"},
 		{"a reserved code cannot be registered over", func(v *view) {
 			id := persons

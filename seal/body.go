@@ -200,7 +200,7 @@ func (b *Body) finish(digest [32]byte, size int64) error {
 	s := c.now.seal
 	if c.streamed {
 		var err error
-		if s, err = c.trailers(digest); err != nil {
+		if s, err = c.trailers(digest, b.out); err != nil {
 			f := civibus.AsFault(c.place, err)
 			b.out.failed.Store(f)
 			return f
@@ -220,7 +220,7 @@ func (b *Body) finish(digest [32]byte, size int64) error {
 }
 
 // trailers verifies the seal proper of a streamed message.
-func (c *check) trailers(digest [32]byte) (*Seal, error) {
+func (c *check) trailers(digest [32]byte, out *Verified) (*Seal, error) {
 	t := *c.trailer
 	if n := lengthOf(t[fieldInput]); n == 0 || n > MaxInput {
 		return nil, c.refuse("its trailers have no seal")
@@ -263,5 +263,6 @@ func (c *check) trailers(digest [32]byte) (*Seal, error) {
 		return nil, c.refuse("the body is not the one that was sealed")
 	}
 	c.digestField = field
+	out.early.Store(c.req != nil && bound == toHead)
 	return c.signed(in, sig)
 }

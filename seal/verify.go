@@ -50,6 +50,7 @@ type Verified struct {
 	head    *Seal // of a streamed message
 	done    atomic.Pointer[Seal]
 	failed  atomic.Pointer[civibus.Fault]
+	early   atomic.Bool
 	binding *RequestSeal
 }
 
@@ -72,6 +73,11 @@ func (v *Verified) Err() error {
 	}
 	return nil
 }
+
+// BoundToHead reports whether this response is bound to no more than the head of
+// a streamed request, as a refusal may be that came before the request's end. Of
+// a streamed response the answer is final once its Body was read to the end.
+func (v *Verified) BoundToHead() bool { return v.early.Load() }
 
 // Binding returns what the answer to this request is bound to; nil for a
 // response.
@@ -195,6 +201,7 @@ func (c *check) begin(out *Verified) error {
 		return err
 	}
 	out.Key, out.Header = c.now.key, c.keep()
+	out.early.Store(c.req != nil && tail == toHead)
 	if c.streamed {
 		c.now.seal.Head = true
 		out.head = c.now.seal
