@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -137,7 +138,7 @@ func newRequest(ctx context.Context, method string, target *url.URL, header http
 		}
 		sent.from = body
 		req.Body, req.ContentLength = sent, length
-		rewindable(req, sent)
+		inMemory(req, body)
 	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions, http.MethodTrace:
 	default:
 		return nil, nil, civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "the method is not one of DELETE GET HEAD OPTIONS PATCH POST PUT TRACE")
@@ -147,20 +148,21 @@ func newRequest(ctx context.Context, method string, target *url.URL, header http
 	return req, sent, nil
 }
 
-// rewindable lets net/http send a body in memory again over a new connection
-// when the kept one turned out closed before anything was written.
-func rewindable(req *http.Request, sent *sentBody) {
-	switch b := sent.from.(type) {
-	case interface {
-		io.ReaderAt
-		Size() int64
-		Len() int
-	}: // bytes.Reader, strings.Reader, io.SectionReader without Len
-		offset, size := b.Size()-int64(b.Len()), b.Size()
-		req.GetBody = func() (io.ReadCloser, error) {
-			return io.NopCloser(io.NewSectionReader(b, offset, size-offset)), nil
-		}
+// inMemory gives net/http a body in memory as what it is: it then puts head and
+// body in one write, and can send both again over a new connection when the kept
+// one turned out closed before anything was written.
+func inMemory(req *http.Request, body io.Reader) {
+	b, ok := body.(*bytes.Reader)
+	if !ok {
+		return
 	}
+	rest := *b // the caller's reader stays where it is
+	again := func() (io.ReadCloser, error) {
+		copied := rest
+		return io.NopCloser(&copied), nil
+	}
+	req.Body, _ = again() // never fails
+	req.GetBody = again
 }
 
 // sentBody tells a failure to read the consumer's body from one to write it.

@@ -27,7 +27,14 @@ func (c *Client) attempt(ctx context.Context, g *gateway, req *http.Request, bod
 	attemptCtx, cancel := context.WithCancelCause(ctx)
 	out := outgoing(httptrace.WithClientTrace(attemptCtx, &httptrace.ClientTrace{GotConn: carrier.got}), g.address, req)
 	offered := body.offer()
-	if body.body != nil {
+	switch {
+	case body.again != nil:
+		if out.Body, err = body.again(); err != nil {
+			cancel(nil)
+			pool.release()
+			return nil, Peer{}, &failure{fault: bodyFault(err), final: true}
+		}
+	case body.body != nil:
 		out.Body = offered
 	}
 	// 3. Send, and wait for the head of the answer.

@@ -257,6 +257,10 @@ func (e *attemptError) Unwrap() error { return e.fault }
 // them has read from it.
 type requestBody struct {
 	body io.ReadCloser // nil: none
+	// again gives every attempt a reader of its own on a body that is in memory.
+	// net/http sees what that is and puts head and body in one write; what it
+	// does not know it sends in two, which costs both gateways a wake-up more.
+	again func() (io.ReadCloser, error)
 
 	mu      sync.Mutex
 	current *offeredBody
@@ -268,7 +272,7 @@ func newRequestBody(req *http.Request) *requestBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return &requestBody{}
 	}
-	return &requestBody{body: req.Body}
+	return &requestBody{body: req.Body, again: req.GetBody}
 }
 
 // offer returns the body for one attempt, which ends the one before.
