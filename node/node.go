@@ -78,6 +78,8 @@ type Node struct {
 	health    atomic.Pointer[ledger.Status]
 	submitter submitter
 	receipts  *receiptMaker
+
+	deliveries deliveries // of half receipts, under way from other bodies
 }
 
 // rooms are the parts that exist once the registry holds the body's keys.

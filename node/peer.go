@@ -25,10 +25,8 @@ const (
 	cosignaturePath = "/civibus/v1/cosignature"
 	receiptsPath    = "/civibus/v1/receipts"
 
-	protobufType     = "application/x-protobuf"
-	maxReceiptsBody  = 8 << 20 // of one delivery
-	maxReceiptsBatch = 256
-	cosignPatience   = 5 * time.Second // how long a validator waits for a block that another has
+	protobufType   = "application/x-protobuf"
+	cosignPatience = 5 * time.Second // how long a validator waits for a block that another has
 )
 
 // peerHandler is what other bodies reach: the gateway's provider face, and the
@@ -84,13 +82,23 @@ func (n *Node) serveReceipts(w http.ResponseWriter, r *http.Request, rooms *room
 		http.Error(w, "who asks is not known", http.StatusForbidden)
 		return
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReceiptsBody))
+	if !n.deliveries.begin(peer.Member) {
+		w.Header().Set("Connection", "close") // the body is not read
+		http.Error(w, "one delivery at a time; try again later", http.StatusServiceUnavailable)
+		return
+	}
+	defer n.deliveries.end(peer.Member)
+	raw, err := io.ReadAll(&limitedReader{r.Body, maxReceiptsBody, n.clock().Add(maxReceiptsTime), n.clock})
+	if err == nil {
+		err = checkHalves(raw)
+	}
 	var in evidencepb.HalfReceipts
 	if err == nil {
 		err = proto.Unmarshal(raw, &in)
 	}
-	if err != nil || len(in.Halves) > maxReceiptsBatch {
-		http.Error(w, fmt.Sprintf("the rule is a HalfReceipts message of at most %d bytes with at most %d halves", maxReceiptsBody, maxReceiptsBatch), http.StatusBadRequest)
+	if err != nil {
+		w.Header().Set("Connection", "close")
+		http.Error(w, fmt.Sprintf("the rule is a HalfReceipts message of at most %d bytes: %v", maxReceiptsBody, err), http.StatusBadRequest)
 		return
 	}
 	answer, err := proto.Marshal(&evidencepb.HalfReceiptsAnswer{Results: n.takeHalves(r.Context(), rooms.evidence, peer.Member, &in)})
