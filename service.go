@@ -25,6 +25,18 @@ func (t ServiceType) String() string {
 	return "UNSPECIFIED"
 }
 
+// ReservedService reports whether code is one of X-Road's own service codes
+// (metadata and monitoring): the registry takes no service under one of them, and
+// no gateway calls one.
+func ReservedService(code string) bool {
+	switch code {
+	case "listMethods", "allowedMethods", "getOpenAPI", "getWsdl",
+		"getSecurityServerHealthData", "getSecurityServerMetrics", "getSecurityServerOperationalData":
+		return true
+	}
+	return false
+}
+
 // Endpoint is a method and a path pattern of a service. Method "*" is any.
 // In the path "*" is any run of characters but "/", "**" any run, "\*" a star.
 type Endpoint struct {

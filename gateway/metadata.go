@@ -48,7 +48,7 @@ func (p *provision) metadata(ctx context.Context, hash string) (*answer, error) 
 func (p *provision) list(which func(civibus.Service) ([]civibus.Endpoint, bool)) serviceList {
 	out := serviceList{Service: []listedService{}}
 	for _, s := range p.view.ServicesOf(p.call.service.ClientID) {
-		if s.Status == civibus.Ended || s.Type != civibus.REST && s.Type != civibus.OpenAPI3 || policy.Reserved(s.ID.Service) {
+		if s.Status == civibus.Ended || s.Type != civibus.REST && s.Type != civibus.OpenAPI3 || civibus.ReservedService(s.ID.Service) {
 			continue
 		}
 		endpoints, ok := which(s)

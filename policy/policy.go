@@ -13,7 +13,6 @@ package policy
 
 import (
 	"iter"
-	"slices"
 	"strings"
 	"time"
 
@@ -38,16 +37,6 @@ const (
 	AllowedMethods = "allowedMethods"
 	GetOpenAPI     = "getOpenAPI"
 )
-
-// reserved are X-Road's own service codes: no service of a body answers to
-// one of them, whatever the registry holds.
-var reserved = []string{
-	ListMethods, AllowedMethods, GetOpenAPI, "getWsdl",
-	"getSecurityServerHealthData", "getSecurityServerMetrics", "getSecurityServerOperationalData",
-}
-
-// Reserved reports whether code is one of X-Road's own service codes.
-func Reserved(code string) bool { return slices.Contains(reserved, code) }
 
 // Metadata reports whether a call is one of the metadata calls, which need no
 // access right: a GET of listMethods, allowedMethods or getOpenAPI.
@@ -92,7 +81,7 @@ func Decide(v View, q civibus.Question, now time.Time) civibus.Decision {
 
 	// 4. the service exists
 	s, ok := v.Service(q.Service)
-	if !ok || s.Status == civibus.Ended || Reserved(q.Service.Service) {
+	if !ok || s.Status == civibus.Ended || civibus.ReservedService(q.Service.Service) {
 		return refuse(d, civibus.FaultUnknownService, "Unknown service: "+q.Service.XRoad())
 	}
 

@@ -103,6 +103,9 @@ func (x *txn) setService(m *registrypb.SetService) ([]record, *refusal) {
 	if r != nil {
 		return nil, r
 	}
+	if civibus.ReservedService(id.Service) {
+		return nil, refuse(InvalidField, "id: service code %s is one of X-Road's own, the rule is another code", id.Service)
+	}
 	if m.Type < registrypb.ServiceType_SERVICE_TYPE_REST || m.Type > registrypb.ServiceType_SERVICE_TYPE_WSDL {
 		return nil, refuse(InvalidField, "type: %d, the rule is REST, OPENAPI3 or WSDL", m.Type)
 	}

@@ -204,7 +204,7 @@ func signRaw(s *testSigner, raw []byte) []byte {
 
 func fieldRefusals(body bodyRun) {
 	bad := func(name, signer string, b any) { body(name, registry.InvalidField, signer, b) }
-	for _, id := range []string{"", "TEST", "TEST/GOV", "TEST/GOV/X/Y", "TEST//X", "OTHER/GOV/X", "TEST/GOV/%58", "TEST/GOV/a%2Fb", "TEST/GOV/..", "TEST/GOV/a b",
+	for _, id := range []string{"", "TEST", "TEST/GOV", "TEST/GOV/X/Y", "TEST//X", "OTHER/GOV/X", "TEST/GOV/%58", "TEST/GOV/a%5Cb", "TEST/GOV/..", "TEST/GOV/a b",
 		"TEST/GOV/%0A", "TEST/GOV/%E2%80%8B", "TEST/GOV/a%3Ab", "TEST/GOV/a:b", "TEST/GOV/%zz", "TEST/GOV/" + strings.Repeat("x", 256)} {
 		bad("member id "+id[:min(len(id), 30)], "A/admin", setMember(id, "X", ""))
 	}
@@ -250,6 +250,7 @@ func fieldRefusals(body bodyRun) {
 		s.Endpoints = append(s.Endpoints, &registrypb.Endpoint{Method: "GET", Path: fmt.Sprint("/", i)})
 	}
 	bad("129 endpoints", "B/admin", s)
+	bad("a metadata service's code", "B/admin", setService(idB+"/POP/listMethods"))
 	bad("suspended without notice", "B/admin", &registrypb.SetServiceStatus{Id: idB + "/POP/persons", Status: suspended})
 	bad("active with notice", "B/admin", &registrypb.SetServiceStatus{Id: idB + "/POP/persons", Status: active, Notice: "x"})
 	for _, id := range []string{"", "global", "global/", "towns", "global/a/b", "global/%61", "local/x", "local/" + idB + "/x", "local/" + idB + "/POP/", "other/x"} {

@@ -68,7 +68,8 @@ func checkText(field, s string, min, max int) *refusal {
 	return nil
 }
 
-// checkPart checks one part of a new identifier, not percent-encoded.
+// checkPart checks one part of a new identifier, not percent-encoded. A slash is
+// allowed, as X-Road allows it (discouraged): it stands as %2F in identifiers.
 func checkPart(field, s string) *refusal {
 	if s == "" || len(s) > civibus.MaxIdentifierPart {
 		return refuse(InvalidField, "%s: a part has %d bytes, the rule is 1 to %d", field, len(s), civibus.MaxIdentifierPart)
@@ -77,8 +78,8 @@ func checkPart(field, s string) *refusal {
 		return refuse(InvalidField, "%s: a part is %q, which URLs give another meaning", field, s)
 	}
 	for _, r := range s {
-		if invisible(r) || strings.ContainsRune(` %:;/\`, r) {
-			return refuse(InvalidField, "%s: a part contains %q; spaces, invisible characters and any of %% : ; / \\ are not allowed", field, r)
+		if invisible(r) || strings.ContainsRune(` %:;\`, r) {
+			return refuse(InvalidField, "%s: a part contains %q; spaces, invisible characters and any of %% : ; \\ are not allowed", field, r)
 		}
 	}
 	return nil

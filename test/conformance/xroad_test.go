@@ -82,7 +82,7 @@ func Test07ExactlyOneDate(t *testing.T) {
 // The registry takes no new identifiers with a slash; X-Road's test has one, so
 // this test writes the registry by hand.
 func Test08EncodedIdentifiersAndRawPath(t *testing.T) {
-	b := newBusOn(fixture.New(t), nil)
+	b := newBus(t)
 	sub := b.office.AddSubsystem("s/ub")
 	id := b.office.AddService(sub, "öäå", &b.last, nil)
 	caller := b.town.AddSubsystem("d/äsk")
