@@ -125,3 +125,20 @@ func FalseRegistry(dir string, g *registry.Genesis, height uint64) error {
 	}
 	return nil
 }
+
+// CheckManifest reads a snapshot's manifest and verifies what it says of the
+// engine, as RestoreSnapshot does first, and returns the application hash.
+func CheckManifest(manifest []byte, g *registry.Genesis) ([]byte, error) {
+	m, err := parseManifest(manifest)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := EngineGenesis(g)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := verifyEngine(m, doc); err != nil {
+		return nil, err
+	}
+	return m.AppHash, nil
+}

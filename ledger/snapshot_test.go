@@ -20,7 +20,7 @@ import (
 
 // exported makes a network of one validator with some history and a snapshot of
 // it.
-func exported(t *testing.T, interval uint64) (w *network, snapshot string) {
+func exported(t testing.TB, interval uint64) (w *network, snapshot string) {
 	t.Helper()
 	w = newNetwork(t, 1, func(_ int, cfg *ledger.Config) {
 		cfg.TimeoutCommit, cfg.HeartbeatInterval, cfg.SnapshotInterval = -1, 500*time.Millisecond, interval

@@ -308,6 +308,45 @@ func FuzzBundle(f *testing.F) {
 	})
 }
 
+// The parser of checkpoints never panics, takes with a key only what the key
+// signed, and reads what the second implementation reads.
+func FuzzCheckpoint(f *testing.F) {
+	s := newSigner(f)
+	vkey, err := tiles.VerifierKey(origin, s.public)
+	if err != nil {
+		f.Fatal(err)
+	}
+	verifier, err := note.NewVerifier(vkey)
+	if err != nil {
+		f.Fatal(err)
+	}
+	dir := f.TempDir()
+	openWriter(f, dir)
+	good, _, err := tiles.ReadCheckpoint(dir)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add(bytes.Replace(good, []byte("\n0\n"), []byte("\n00\n"), 1))
+	f.Add([]byte(origin + "\n18446744073709551616\nAAAA\n\n\u2014 x AAAA\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if cp, err := tiles.ParseCheckpoint(raw, origin, nil); err == nil && (!bytes.HasPrefix(raw, []byte(origin+"\n")) || !bytes.Equal(cp.Note, raw)) {
+			t.Fatalf("%q was read as %+v", raw, cp)
+		}
+		cp, err := tiles.ParseCheckpoint(raw, origin, &s.public)
+		if err != nil {
+			return
+		}
+		opened, err := note.Open(raw, note.VerifierList(verifier))
+		if err != nil {
+			t.Fatalf("accepted without the key's signature: %v, %q", err, raw)
+		}
+		if tree, err := tlog.ParseTree([]byte("go.sum database tree\n" + strings.TrimPrefix(opened.Text, origin+"\n"))); err != nil || uint64(tree.N) != cp.Size || tree.Hash != tlog.Hash(cp.Root) {
+			t.Fatalf("%q was read as %+v, the second implementation says %+v, %v", raw, cp, tree, err)
+		}
+	})
+}
+
 func BenchmarkInclusion(b *testing.B) {
 	dir := b.TempDir()
 	w := openWriter(b, dir)
