@@ -122,6 +122,10 @@ type Config struct {
 	Maintenance func() string
 	// MaxLimitedRights bounds the rate limiter's memory. Default: 65536.
 	MaxLimitedRights int
+	// Uninvited bounds how often one other body gets records of calls that no
+	// right covers: refusals before the service is called, and metadata. What is
+	// beyond is refused with a seal and leaves no record. Default: 1200 in 10 min.
+	Uninvited civibus.RateLimit
 	// Clock tells the time. Default: time.Now.
 	Clock civibus.Clock
 	// Logger gets refusals and failures. Default: none.
@@ -172,6 +176,7 @@ func (c *Config) prepare() error {
 	setDefault(&c.MaxSkew, time.Minute)
 	setDefault(&c.BufferLimit, 1<<20)
 	setDefault(&c.MaxLimitedRights, 1<<16)
+	setDefault(&c.Uninvited, civibus.RateLimit{Requests: 1200, Per: 10 * time.Minute})
 	return errors.Join(errs...)
 }
 

@@ -2,10 +2,15 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 	"strconv"
 	"time"
+
+	"github.com/google/uuid"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence/evidencepb"
@@ -30,6 +35,7 @@ type exchange struct {
 	fault    *civibus.Fault // what the caller is told instead of an answer
 
 	sealedFault civibus.FaultCode // of a sealed refusal, as the provider put it; the record has it
+	recorded    bool              // the record is durable
 
 	requestBody, responseBody *keeper
 	retryAfter                time.Duration
@@ -44,6 +50,11 @@ func (g *Gateway) begin(place civibus.Place, side evidencepb.Side) *exchange {
 
 // end counts the exchange and drops what was archived but not recorded.
 func (x *exchange) end() {
+	p := recover()
+	if p != nil {
+		x.broken(p)
+		defer panic(http.ErrAbortHandler) // whoever waits sees a broken connection
+	}
 	x.requestBody.abort()
 	x.responseBody.abort()
 	code := ""
@@ -51,6 +62,33 @@ func (x *exchange) end() {
 		code = string(x.fault.Code)
 	}
 	x.g.metrics.observe(x.place, x.outcome(), code, x.g.config.Clock().Sub(x.started))
+}
+
+// broken records an exchange that a fault of this program ended: whatever the
+// service did before must not go without evidence. An exchange that its gateway
+// itself has broken off has its record.
+func (x *exchange) broken(p any) {
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		return
+	}
+	x.fault = civibus.Faultf(x.place, civibus.FaultInternal, "the gateway could not process the exchange")
+	x.fault.Err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+	x.log(context.Background(), x.fault, "")
+	if x.recorded || x.call.requestID == "" && x.side == evidencepb.Side_SIDE_CONSUMER {
+		return
+	}
+	if x.call.requestID == "" {
+		x.call.requestID = uuid.NewString()
+	}
+	x.response, x.status = nil, 0 // nothing of it was sent
+	defer func() {
+		if again := recover(); again != nil {
+			x.g.config.Logger.Error("exchange not recorded", slog.Any("panic", again))
+		}
+	}()
+	if err := x.record(context.Background()); err != nil {
+		x.log(context.Background(), x.faultOf(err), "")
+	}
 }
 
 // outcome says how the exchange ended.
@@ -141,6 +179,7 @@ func (x *exchange) record(ctx context.Context) error {
 	if err := x.g.config.Evidence.Append(context.WithoutCancel(ctx), r); err != nil {
 		return x.unrecorded(err)
 	}
+	x.recorded = true
 	return nil
 }
 

@@ -22,6 +22,8 @@ type Gateway struct {
 	metrics  *metrics
 	verifier *seal.Verifier
 	signers  atomic.Pointer[signerAt]
+
+	uninvited *policy.Limiter // a bucket for each other body
 }
 
 // signerAt is the seal key in force at one height.
@@ -45,6 +47,8 @@ func New(c Config) (*Gateway, error) {
 		hop:      problem.New(problem.Camel, true),
 		limiter:  policy.NewLimiter(c.MaxLimitedRights),
 		metrics:  m,
+
+		uninvited: policy.NewLimiter(c.MaxLimitedRights),
 	}
 	g.verifier = &seal.Verifier{
 		Key: g.sealKey, Now: c.Clock, MaxAge: c.MaxAge, MaxSkew: c.MaxSkew, MaxWhole: c.BufferLimit, Replay: c.Replay,

@@ -88,6 +88,7 @@ func (g *Gateway) provide(w http.ResponseWriter, r *http.Request) {
 	}
 
 	// 6. service: the body's own, or this gateway for metadata
+	p.called = p.right != ""
 	answer, err := p.serve(ctx)
 	if err != nil {
 		p.refuse(ctx, err)

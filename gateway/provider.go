@@ -30,6 +30,8 @@ type provision struct {
 	r       *http.Request
 	message *seal.Verified    // nil: the request's seal does not verify
 	binding *seal.RequestSeal // what the answer is bound to
+	from    civibus.MemberID  // the body at the other end
+	called  bool              // a right covered the call, and the service may have seen it
 }
 
 // verifyRequest establishes who asks what. Each claim is held against the one
@@ -39,7 +41,7 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	if !ok {
 		return civibus.Faultf(p.place, civibus.FaultPeer, "the request did not come from another body's gateway")
 	}
-	p.peer = peer.Key
+	p.peer, p.from = peer.Key, peer.Member
 	if err := p.ready(); err != nil {
 		return err
 	}
@@ -121,10 +123,26 @@ func (p *provision) decide() error {
 		return civibus.Faultf(p.place, d.Code, "%s", d.Message)
 	}
 	p.right = d.Right
+	if d.Right == "" { // metadata: no right bounds it
+		if err := p.unbounded(); err != nil {
+			return err
+		}
+	}
 	if ok, after := p.g.limiter.Allow(d.Right, d.Limit, p.started); !ok {
 		p.retryAfter = after
 		return civibus.Faultf(p.place, civibus.FaultRateLimited, "Access right %s allows %d calls in %s; the next in %s",
 			d.Right, d.Limit.Requests, d.Limit.Per, after.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// unbounded takes one of the records that a body may cost this one without a
+// right that bounds it: refusals and metadata. Without this a body that has no
+// right at all could fill the disk, and with that stop the exchanges of all.
+func (p *provision) unbounded() error {
+	if ok, after := p.g.uninvited.Allow(p.from.String(), p.g.config.Uninvited, p.started); !ok {
+		p.retryAfter = after
+		return civibus.Faultf(p.place, civibus.FaultRateLimited, "%s has made too many calls that no access right covers; the next in %s", p.from, after.Round(time.Millisecond))
 	}
 	return nil
 }
@@ -377,7 +395,13 @@ func (p *provision) refuse(ctx context.Context, err error) {
 	if p.message != nil {
 		p.request = p.message.Seal()
 	}
-	if p.sealRefusal(ctx) && p.fault.Code != civibus.FaultEvidence {
+	keep := p.fault.Code != civibus.FaultEvidence
+	if !p.called && keep {
+		if err := p.unbounded(); err != nil {
+			p.fault, keep = p.faultOf(err), false
+		}
+	}
+	if p.sealRefusal(ctx) && keep {
 		if err := p.record(ctx); err != nil {
 			p.log(ctx, p.fault, "")
 			p.fault = p.faultOf(err)
