@@ -146,7 +146,9 @@ func (j *ReplayJournal) loadFile(name string, g *generation, oldest int64) (uint
 	return sequence, decodeEntries(b[headerSize:], sequence, func(k nonceKey, created int64) {
 		if created >= oldest {
 			g.seen[k] = struct{}{}
+			return
 		}
+		j.raise(time.Unix(created, 0), "its record of that time has ended") // also if the clock is wrong now
 	})
 }
 

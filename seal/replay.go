@@ -42,7 +42,8 @@ type ReplayJournal struct {
 	file     journalFile
 	lock     journalFile
 	sequence uint64
-	broken   error // the file's end could not be restored
+	past     []string // files of what was dropped, to be removed
+	broken   error    // the file's end could not be restored
 	closed   bool
 	recovery Recovery
 }
@@ -154,14 +155,18 @@ func (j *ReplayJournal) turn(now time.Time) error {
 	if g.start.IsZero() {
 		g.start, g.end = now, now
 	}
-	if now.Sub(g.start) >= j.window/generations || len(g.seen) >= max(1, j.cfg.MaxNonces/generations) {
+	// What is dropped is refused by its time from then on. That is on disk, in the
+	// head of a new file, before the files go: the process may die in between.
+	for len(j.gens) > 1 && (now.Sub(j.gens[0].end) > j.window || j.count >= j.cfg.MaxNonces) {
+		j.drop()
+	}
+	if now.Sub(g.start) >= j.window/generations || len(g.seen) >= max(1, j.cfg.MaxNonces/generations) || len(j.past) > 0 {
 		if err := j.begin(now); err != nil {
 			return fault(civibus.ProviderGateway, civibus.FaultEvidence, err, "this gateway cannot record the request now; try again later")
 		}
 	}
-	for len(j.gens) > 1 && (now.Sub(j.gens[0].end) > j.window || j.count >= j.cfg.MaxNonces) {
-		j.drop()
-	}
+	removeFiles(j.past)
+	j.past = nil
 	return nil
 }
 
@@ -174,7 +179,7 @@ func (j *ReplayJournal) drop() {
 	if len(g.seen) > 0 {
 		j.raise(g.end.Add(j.cfg.MaxSkew), "its record of that time has ended")
 	}
-	removeFiles(g.files)
+	j.past = append(j.past, g.files...)
 }
 
 func (j *ReplayJournal) raise(t time.Time, why string) {

@@ -485,3 +485,60 @@ func FuzzReplayJournal(f *testing.F) {
 		}
 	})
 }
+
+// TestReplayJournalKeepsItsFloor holds that what was dropped stays refused by
+// its time, also after the process has died right after and when the clock that
+// it was dropped by was wrong.
+func TestReplayJournalKeepsItsFloor(t *testing.T) {
+	t.Run("killed after a drop", func(t *testing.T) {
+		c, dir := &journalClock{start}, t.TempDir()
+		config := seal.ReplayConfig{Dir: dir, Now: c.Now, BootID: "b", MaxNonces: 80}
+		j, err := seal.OpenReplayJournal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer j.Close()
+		for i := range 83 { // the first of them are dropped for want of room
+			c.now = c.now.Add(2 * time.Second)
+			if err := use(j, i, c.now, c.now); err != nil {
+				t.Fatal(i, err)
+			}
+		}
+		if j.Nonces() >= 83 {
+			t.Fatal("nothing was dropped")
+		}
+		config.Dir = filepath.Join(t.TempDir(), "as it was when the process died")
+		if err := os.CopyFS(config.Dir, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		again, err := seal.OpenReplayJournal(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		if r := again.Recovery(); len(r.Problems) > 0 {
+			t.Fatalf("%+v", r)
+		}
+		for i := range 83 {
+			created := start.Add(time.Duration(i+1) * 2 * time.Second)
+			wantFault(t, use(again, i, created, c.now), civibus.FaultReplay, "")
+		}
+	})
+	t.Run("opened with a clock ahead", func(t *testing.T) {
+		c, dir := &journalClock{start}, t.TempDir()
+		j := openJournal(t, dir, "b", c)
+		if err := use(j, 1, start, start); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		c.now = start.Add(time.Hour)
+		j = openJournal(t, dir, "b", c)
+		c.now = start.Add(time.Minute) // set right
+		wantFault(t, use(j, 1, start, c.now), civibus.FaultReplay, "")
+		if err := use(j, 2, c.now, c.now); err != nil {
+			t.Error(err)
+		}
+	})
+}
