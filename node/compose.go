@@ -287,7 +287,7 @@ func (n *Node) serveAdmin(closers *closers, group *errgroup.Group) error {
 		c.Close()
 		return fmt.Errorf("administration socket %s: another node answers there; end it first", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeSocket(path); err != nil {
 		return fmt.Errorf("administration socket: %w", err)
 	}
 	l, err := listenPrivate(path)
@@ -308,6 +308,21 @@ func (n *Node) serveAdmin(closers *closers, group *errgroup.Group) error {
 	closers.faces("administration", stop)
 	group.Go(func() error { return srv.Serve(l) })
 	return nil
+}
+
+// removeSocket removes a socket that is left over, and nothing else: a path that
+// is mistaken for another must not cost a file.
+func removeSocket(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("%s is there and is no socket; set another path or move it away", path)
+	}
+	return os.Remove(path)
 }
 
 // listenPrivate listens on a Unix socket that its owner alone may open. The

@@ -12,6 +12,8 @@ var (
 	ErrWhole = errWhole
 
 	CheckHalves = checkHalves
+
+	RemoveSocket = removeSocket
 )
 
 // Deliveries admits deliveries of half receipts.

@@ -96,9 +96,27 @@ func hasBodies(dir string) (bool, error) {
 	return len(names) > 0, nil
 }
 
-// readKey reads a key file: one line, base64 of 32 bytes.
+// maxKeyFile bounds what is read of a key file.
+const maxKeyFile = 1 << 10
+
+// readKey reads a key file: one line, base64 of 32 bytes. One that others than
+// its owner may use is refused: it opens every body.
 func readKey(name string) ([]byte, error) {
-	raw, err := os.ReadFile(name)
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("archive key: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("archive key: %w", err)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("archive key %s is not a regular file", name)
+	case info.Mode().Perm()&0o077 != 0:
+		return nil, fmt.Errorf("archive key %s has mode %04o, so others than its owner may use it; the rule is 0600: chmod 600 %s", name, info.Mode().Perm(), name)
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxKeyFile))
 	if err != nil {
 		return nil, fmt.Errorf("archive key: %w", err)
 	}

@@ -260,3 +260,26 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestArchiveKeyIsSecret holds that a key that others may read is not used.
+func TestArchiveKeyIsSecret(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	key := filepath.Join(dir, "key")
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o660} {
+		if err := os.Chmod(key, mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := archive.Open(filepath.Join(dir, "bodies"), key)
+		if err == nil || !strings.Contains(err.Error(), "chmod 600") {
+			t.Errorf("mode %04o: %v", mode, err)
+		}
+	}
+	if err := os.Chmod(key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, dir)
+	if _, err := archive.Open(filepath.Join(dir, "bodies"), dir); err == nil {
+		t.Error("a folder was taken for a key")
+	}
+}
