@@ -16,7 +16,8 @@
 // The adapter is an http.Handler that a body's own gateway runs as an upstream.
 //
 // Trust: an attacker who controls a request can at most add a file of bounded
-// size with a name of the adapter's making; one who controls the system can at
+// size with a name of the adapter's making, and sees answers to requests of the
+// same client only; one who controls the system can at
 // most answer wrongly. No name leads out of the directory, also not through a
 // symbolic link: all access goes through os.Root.
 package files
@@ -37,6 +38,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/civibus/civibus"
 )
 
 // Config describes one drop directory.
@@ -173,7 +176,7 @@ func (a *Adapter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case id != "" && r.Method == http.MethodPut:
 		err = a.drop(w, r, id)
 	case id != "" && (r.Method == http.MethodGet || r.Method == http.MethodHead):
-		err = a.fetch(w, id)
+		err = a.fetch(w, r, id)
 	default:
 		w.Header().Set("Allow", map[bool]string{true: "POST", false: "GET, HEAD, PUT"}[id == ""])
 		err = &problem{status: http.StatusMethodNotAllowed, detail: "POST to the service, PUT or GET an identifier under it"}
@@ -209,7 +212,7 @@ func (a *Adapter) drop(w http.ResponseWriter, r *http.Request, id string) error 
 	}
 	defer a.discard(temp)
 	// 2. Claim the identifier. Who repeats a PUT finds it claimed.
-	fresh, err := a.claim(id, digest, temp)
+	fresh, err := a.claim(id, hex.EncodeToString(digest[:])+" "+owner(r), temp)
 	if err != nil {
 		return err
 	}
@@ -270,15 +273,21 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// owner names the client that asks, as the gateway verified it: identifiers may
+// be guessed, and what one client asked is no other's business.
+func owner(r *http.Request) string {
+	sum := sha256.Sum256([]byte(r.Header.Get(civibus.HeaderClient)))
+	return hex.EncodeToString(sum[:16])
+}
+
 // claim makes state/ID. It holds the digest of the request that has the
-// identifier, then the request's name in tmp/, then a line "in" once the request
+// identifier and its owner, then the request's name in tmp/, then a line "in" once the request
 // has been handed over. Without that line a call is at it, or was when the
 // adapter died; clean finds out at the next start.
-func (a *Adapter) claim(id string, digest [32]byte, temp string) (fresh bool, err error) {
+func (a *Adapter) claim(id, want, temp string) (fresh bool, err error) {
 	if err := a.sync("tmp"); err != nil {
 		return false, err
 	}
-	want := hex.EncodeToString(digest[:])
 	f, err := a.root.OpenFile("state/"+id, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o660)
 	if errors.Is(err, fs.ErrExist) {
 		held, err := a.root.ReadFile("state/" + id)
@@ -314,8 +323,8 @@ func (a *Adapter) claim(id string, digest [32]byte, temp string) (fresh bool, er
 	return true, nil
 }
 
-// parseClaim reads a claim; digest is empty if it was not written to its end.
-func parseClaim(held []byte) (digest, temp string, handed bool) {
+// parseClaim reads a claim; whose is empty if it was not written to its end.
+func parseClaim(held []byte) (whose, temp string, handed bool) {
 	lines := strings.Split(string(held), "\n")
 	if len(lines) < 3 {
 		return "", "", false
@@ -426,11 +435,13 @@ func waiting(w http.ResponseWriter, id string) {
 }
 
 // fetch returns an answer, or says that there is none yet.
-func (a *Adapter) fetch(w http.ResponseWriter, id string) error {
-	if _, err := a.root.Stat("state/" + id); errors.Is(err, fs.ErrNotExist) {
-		return &problem{status: http.StatusNotFound, detail: "no request has this identifier"}
-	} else if err != nil {
+func (a *Adapter) fetch(w http.ResponseWriter, r *http.Request, id string) error {
+	held, err := a.root.ReadFile("state/" + id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if whose, _, _ := parseClaim(held); !strings.HasSuffix(whose, " "+owner(r)) {
+		return &problem{status: http.StatusNotFound, detail: "no request of yours has this identifier"}
 	}
 	done, err := a.answer(w, id)
 	if !done && err == nil {

@@ -268,7 +268,7 @@ func TestCallerThatGoesAway(t *testing.T) {
 
 // TestCrashes starts the adapter on directories as a crash leaves them.
 func TestCrashes(t *testing.T) {
-	const digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881" // of "x"
+	const digest = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 e3b0c44298fc1c149afbf4c8996fb924" // of "x", asked by nobody
 	for _, c := range []struct {
 		name    string
 		leave   map[string]string
@@ -343,4 +343,29 @@ func FuzzIdentifier(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOthersIdentifiers holds that a client neither reads nor repeats what
+// another one asked, though it may guess the identifier.
+func TestOthersIdentifiers(t *testing.T) {
+	a, dir := newAdapter(t)
+	as := func(client, method, body string) *httptest.ResponseRecorder {
+		r := httptest.NewRequest(method, "/case-7", strings.NewReader(body))
+		r.Header.Set("X-Road-Client", client)
+		w := httptest.NewRecorder()
+		a.ServeHTTP(w, r)
+		return w
+	}
+	put(t, filepath.Join(dir, "out", "case-7.ans"), "personal")
+	if w := as("T/GOV/A/desk", "PUT", "x"); w.Code != 200 || w.Body.String() != "personal" {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	for method, want := range map[string]int{"GET": 404, "HEAD": 404, "PUT": 409} {
+		if w := as("T/GOV/B/desk", method, "x"); w.Code != want || strings.Contains(w.Body.String(), "personal") {
+			t.Errorf("%s by another client: %d %s", method, w.Code, w.Body)
+		}
+	}
+	if w := as("T/GOV/A/desk", "GET", ""); w.Code != 200 {
+		t.Errorf("its own: %d %s", w.Code, w.Body)
+	}
 }
