@@ -26,6 +26,9 @@ type demoFlags struct {
 	log               string
 }
 
+// demoPorts is how many ports --port takes: four for each body and two registers.
+const demoPorts = 18
+
 func newDemo(a *app) *cobra.Command {
 	var f demoFlags
 	c := &cobra.Command{
@@ -62,6 +65,17 @@ func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
 	}
 	if u, err := url.Parse(f.upstream); f.upstream != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return usageError{fmt.Errorf("--upstream %q: the rule is http:// or https://, a host and a path", f.upstream), "e.g. --upstream http://127.0.0.1:8000"}
+	}
+	if o.OpenAPI != "" { // the body's configuration would look for it beside itself
+		if o.OpenAPI, err = filepath.Abs(f.openAPI); err == nil {
+			_, err = os.Stat(o.OpenAPI)
+		}
+		if err != nil {
+			return usageError{fmt.Errorf("--openapi: %w", err), ""}
+		}
+	}
+	if f.port < 0 || f.port > 65535-demoPorts+1 {
+		return usageError{fmt.Errorf("--port %d: the rule is 1 to %d, since %d ports from it on are taken", f.port, 65535-demoPorts+1, demoPorts), ""}
 	}
 	if f.log != "" {
 		if o.Logger, err = obs.NewLogger(a.err, f.log, "text"); err != nil {
