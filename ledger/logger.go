@@ -51,6 +51,9 @@ func (l engineLogger) Error(msg string, kv ...any) {
 	if l.module == "p2p" || l.module == "blocksync" || l.module == "mempool" {
 		level = slog.LevelWarn
 	}
+	if strings.HasPrefix(msg, "Stopped accept routine") { // what happens whenever a node stops
+		level = slog.LevelDebug
+	}
 	l.log(level, msg, kv)
 }
 

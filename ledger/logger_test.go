@@ -27,13 +27,14 @@ func TestEngineLogLevels(t *testing.T) {
 	log.With("module", "consensus").Error("CONSENSUS FAILURE!!!", "err", "disk full")
 	log.With("module", "blocksync").Error("error in validation", "err", errors.New("wrong Block.Header.AppHash. Expected 1, got 2"))
 	log.With("module", "state").Debug("dropped")
+	log.With("module", "p2p").Error("Stopped accept routine, as transport is closed", "numPeers", 0)
 
 	if want := []bool{true, false, true}; len(diverged) != 3 || diverged[0] != want[0] || diverged[1] != want[1] || diverged[2] != want[2] {
 		t.Fatalf("failures %v, want %v", diverged, want)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 6 {
-		t.Fatalf("%d lines, want 6:\n%s", len(lines), out.String())
+	if len(lines) != 7 {
+		t.Fatalf("%d lines, want 7:\n%s", len(lines), out.String())
 	}
 	for i, want := range [][]string{
 		{"level=DEBUG", "height=7", "module=state"},
@@ -45,5 +46,8 @@ func TestEngineLogLevels(t *testing.T) {
 				t.Errorf("line %q has no %q", lines[i], w)
 			}
 		}
+	}
+	if last := lines[6]; !strings.Contains(last, "level=DEBUG") {
+		t.Errorf("an orderly stop is logged as %q", last)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	cs "github.com/cometbft/cometbft/consensus"
 	cmtnode "github.com/cometbft/cometbft/node"
@@ -137,6 +138,9 @@ func (n *Node) startEngine(ctx context.Context) (err error) {
 	n.app.pool.Store(&pool{n.engine.Mempool()})
 	n.app.syncing = func() bool { return n.consensus().WaitSync() }
 	if err := n.engine.Start(); err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("listen for other ledger nodes: %w; change ledger.listen in the configuration or end what uses it", err)
+		}
 		return fmt.Errorf("start the ledger's engine: %w", err)
 	}
 	return nil

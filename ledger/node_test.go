@@ -300,7 +300,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"peer twice", "listed twice", func(c *ledger.Config) { id := strings.Repeat("a", 40); c.Peers = []string{id, id + "@x:1"} }},
 		{"retain too little", "at least", func(c *ledger.Config) { c.RetainBlocks = 5 }},
 		{"no key file", "validator key", func(c *ledger.Config) { c.Dir, c.ValidatorKey = t.TempDir(), filepath.Join(w.dir, "none") }},
-		{"address taken", "address already in use", func(c *ledger.Config) { c.Dir, c.ListenAddress = t.TempDir(), w.listen[0] }},
+		{"address taken", "address already in use; change ledger.listen", func(c *ledger.Config) { c.Dir, c.ListenAddress = t.TempDir(), w.listen[0] }},
 	} {
 		if err := open(c.change); !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want %q", c.name, err, c.want)
