@@ -19,9 +19,7 @@ func TestFsckNamesIndexTables(t *testing.T) {
 	for _, name := range names {
 		for _, part := range []float64{0.01, 0.3, 0.6} {
 			damaged := filepath.Join(t.TempDir(), "log")
-			if err := os.CopyFS(damaged, os.DirFS(dir)); err != nil {
-				t.Fatal(err)
-			}
+			copyLog(t, damaged, dir)
 			flip(t, filepath.Join(damaged, "index", filepath.Base(name)), part)
 			found := false
 			for _, p := range fsck(t, damaged).Problems {

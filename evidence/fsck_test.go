@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,6 +71,18 @@ func one(t *testing.T, dir, pattern string, at int) string {
 	return names[at]
 }
 
+// copyLog copies a log's folder. os.CopyFS makes every file readable by others,
+// which the archive key must not be.
+func copyLog(t *testing.T, to, from string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(to, "archive.key"), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+}
+
 // Every damaged file is named, whatever it is, and nothing is changed.
 func TestFsckNamesDamage(t *testing.T) {
 	dir := sample(t)
@@ -97,9 +110,7 @@ func TestFsckNamesDamage(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			damaged := filepath.Join(t.TempDir(), "log")
-			if err := os.CopyFS(damaged, os.DirFS(dir)); err != nil {
-				t.Fatal(err)
-			}
+			copyLog(t, damaged, dir)
 			name := one(t, damaged, c.file, c.at)
 			if c.name == "archive key" { // another key
 				if err := os.WriteFile(name, []byte(strings.Repeat("A", 43)+"=\n"), 0o600); err != nil {
@@ -164,9 +175,7 @@ func TestFsckNamesMissing(t *testing.T) {
 	dir := sample(t)
 	for _, pattern := range []string{"wal/*.wal", "tree/tile/0/000", "tree/tile/entries/001", "tree/checkpoint", "tree/.state/treeState", "bodies/*/*.body", "archive.key", "index"} {
 		damaged := filepath.Join(t.TempDir(), "log")
-		if err := os.CopyFS(damaged, os.DirFS(dir)); err != nil {
-			t.Fatal(err)
-		}
+		copyLog(t, damaged, dir)
 		if err := os.RemoveAll(one(t, damaged, pattern, 0)); err != nil {
 			t.Fatal(err)
 		}
@@ -184,9 +193,7 @@ func TestOpenRefusesDamage(t *testing.T) {
 	dir := sample(t)
 	copyOf := func() string {
 		damaged := filepath.Join(t.TempDir(), "log")
-		if err := os.CopyFS(damaged, os.DirFS(dir)); err != nil {
-			t.Fatal(err)
-		}
+		copyLog(t, damaged, dir)
 		return damaged
 	}
 	c := config(copyOf())
