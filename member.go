@@ -200,11 +200,19 @@ func EncodePart(s string) string {
 }
 
 func joinParts(parts ...string) string {
-	enc := make([]string, len(parts))
-	for i, p := range parts {
-		enc[i] = EncodePart(p)
+	size := len(parts) - 1
+	for _, p := range parts {
+		size += len(p)
 	}
-	return strings.Join(enc, "/")
+	var b strings.Builder
+	b.Grow(size) // is enough when nothing needs encoding
+	for i, p := range parts {
+		if i > 0 {
+			b.WriteByte('/')
+		}
+		b.WriteString(EncodePart(p))
+	}
+	return b.String()
 }
 
 func unencoded(c byte) bool {

@@ -8,10 +8,11 @@ import (
 	"github.com/civibus/civibus"
 )
 
-// metrics are the gateway's.
+// metrics are the gateway's. What every exchange counts is looked up once.
 type metrics struct {
 	exchanges *prometheus.CounterVec
-	duration  *prometheus.HistogramVec
+	answered  map[civibus.Place]prometheus.Counter
+	duration  map[civibus.Place]prometheus.Observer
 	inflight  map[civibus.Place]prometheus.Gauge
 	bytes     *prometheus.CounterVec
 }
@@ -39,11 +40,9 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "civibus_gateway_exchanges_total",
 			Help: "Exchanges by face, outcome and fault code (empty when answered).",
 		}, []string{"face", "outcome", "fault"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "civibus_gateway_exchange_duration_seconds",
-			Help:    "Time from the request's head to the end of the answer.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
-		}, []string{"face"}),
+		answered: make(map[civibus.Place]prometheus.Counter),
+		duration: make(map[civibus.Place]prometheus.Observer),
+		inflight: make(map[civibus.Place]prometheus.Gauge),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "civibus_gateway_body_bytes_total",
 			Help: "Bytes of sealed bodies that passed, by face and direction.",
@@ -53,14 +52,20 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		Name: "civibus_gateway_exchanges_in_flight",
 		Help: "Exchanges under way, by face.",
 	}, []string{"face"})
-	m.inflight = map[civibus.Place]prometheus.Gauge{
-		civibus.ConsumerGateway: inflight.WithLabelValues("consumer"),
-		civibus.ProviderGateway: inflight.WithLabelValues("provider"),
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "civibus_gateway_exchange_duration_seconds",
+		Help:    "Time from the request's head to the end of the answer.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+	}, []string{"face"})
+	for _, place := range []civibus.Place{civibus.ConsumerGateway, civibus.ProviderGateway} {
+		face := faceOf(place)
+		m.answered[place] = m.exchanges.WithLabelValues(face, outcomeName(civibus.Answered), "")
+		m.duration[place], m.inflight[place] = duration.WithLabelValues(face), inflight.WithLabelValues(face)
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.exchanges, m.duration, m.bytes, inflight} {
+	for _, c := range []prometheus.Collector{m.exchanges, duration, m.bytes, inflight} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -69,8 +74,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 }
 
 func (m *metrics) observe(place civibus.Place, o civibus.Outcome, fault string, took time.Duration) {
-	face := faceOf(place)
 	m.inflight[place].Dec()
-	m.exchanges.WithLabelValues(face, outcomeName(o), fault).Inc()
-	m.duration.WithLabelValues(face).Observe(took.Seconds())
+	m.duration[place].Observe(took.Seconds())
+	if o == civibus.Answered {
+		m.answered[place].Inc()
+		return
+	}
+	m.exchanges.WithLabelValues(faceOf(place), outcomeName(o), fault).Inc()
 }

@@ -232,7 +232,7 @@ type ReceiptsConfig struct {
 	Exchange string `toml:"exchange"`
 
 	// The most halves a second that are sent. While exchanges are made it is
-	// fewer anyway: sending then takes at most a twentieth of one processor's
+	// fewer anyway: sending then takes at most a fiftieth of one processor's
 	// time. What is over is sent later.
 	Rate int `toml:"rate"`
 }

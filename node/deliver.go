@@ -24,8 +24,8 @@ const (
 	deliverBytes   = 4 << 20 // of one delivery, about
 	// While exchanges are made, delivering takes one part in deliverShare of the
 	// time of one processor; what is left over waits on disk for a quieter hour.
-	deliverShare = 20
-	deliverRest  = 2 * time.Second // the longest such pause
+	deliverShare = 50
+	deliverRest  = 5 * time.Second // the longest such pause
 	// giveUpAfter ends the attempts to deliver the half of an exchange of which
 	// the other body knows nothing: it never arrived there, or was dropped.
 	giveUpAfter = time.Hour
