@@ -204,8 +204,36 @@ func (x *exchange) log(ctx context.Context, fault *civibus.Fault, detail string)
 	}
 	x.g.config.Logger.LogAttrs(ctx, level, "exchange not answered",
 		slog.String("code", string(fault.Code)), slog.String("detail", detail),
-		slog.String("exchange", x.call.requestID), slog.String("client", x.call.clientText),
-		slog.String("service", x.call.serviceText), slog.Any("err", fault.Err))
+		slog.String("exchange", x.call.requestID), slog.String("client", x.clientLogged()),
+		slog.String("service", x.serviceLogged()), slog.Any("err", fault.Err))
+}
+
+// notRegistered stands in the log for what a caller wrote where an identifier
+// belongs: it may be anything, the number of a person too.
+const notRegistered = "(not registered)"
+
+func (x *exchange) clientLogged() string {
+	if x.view == nil || x.call.clientText == "" {
+		return notRegistered
+	}
+	_, ok := x.view.Member(x.call.client.MemberID)
+	if x.call.client.Subsystem != "" {
+		_, ok = x.view.Subsystem(x.call.client)
+	}
+	if !ok {
+		return notRegistered
+	}
+	return x.call.clientText
+}
+
+func (x *exchange) serviceLogged() string {
+	if x.view == nil || x.call.serviceText == "" {
+		return notRegistered
+	}
+	if _, ok := x.view.Service(x.call.service); !ok {
+		return notRegistered
+	}
+	return x.call.serviceText
 }
 
 // answerFields sets the fields with which every answer of the provider's
