@@ -19,6 +19,9 @@ import (
 	"github.com/civibus/civibus/client"
 )
 
+// maxJSONBody bounds the answer that --json holds in memory.
+const maxJSONBody = 64 << 20
+
 // callFlags are the flags of civibus call.
 type callFlags struct {
 	client, method, purpose, id, user, data, gateway, output, receipt string
@@ -207,30 +210,8 @@ func (a *app) openBody(data string) (io.Reader, func(), error) {
 
 // printAnswer streams the answer out; as JSON it is one object.
 func (a *app) printAnswer(f callFlags, answer *client.Answer) error {
-	out := a.out
-	if f.output != "" {
-		file, err := os.Create(f.output)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		out = file
-	}
-	if a.json && f.output == "" {
-		body, err := io.ReadAll(answer.Body)
-		if err != nil {
-			return fmt.Errorf("read the answer: %w", err)
-		}
-		o := map[string]any{"status": answer.StatusCode, "header": answer.Header, "exchange": answer.Exchange, "message_id": answer.MessageID}
-		switch {
-		case json.Valid(body):
-			o["body"] = json.RawMessage(body)
-		case utf8.Valid(body):
-			o["body"] = string(body)
-		default:
-			o["body_base64"] = body
-		}
-		return a.printJSON(o)
+	if a.json {
+		return a.printAnswerJSON(f, answer)
 	}
 	if f.include {
 		fmt.Fprintf(a.out, "%s %s\n", answer.Proto, answer.Status)
@@ -239,14 +220,58 @@ func (a *app) printAnswer(f callFlags, answer *client.Answer) error {
 		}
 		fmt.Fprintln(a.out)
 	}
-	n, err := io.Copy(out, answer.Body)
-	if err != nil {
-		return fmt.Errorf("read the answer (after %d bytes): %w", n, err)
+	if err := copyAnswer(f.output, a.out, answer); err != nil {
+		return err
 	}
 	if answer.Exchange != "" {
 		fmt.Fprintf(a.err, "exchange: %s\n", answer.Exchange)
 	}
 	return nil
+}
+
+// copyAnswer streams the answer's body to a file if one is named, else to out.
+func copyAnswer(name string, out io.Writer, answer *client.Answer) (err error) {
+	if name != "" {
+		file, ferr := os.Create(name)
+		if ferr != nil {
+			return ferr
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		out = file
+	}
+	n, err := io.Copy(out, answer.Body)
+	if err != nil {
+		return fmt.Errorf("read the answer (after %d bytes): %w", n, err)
+	}
+	return nil
+}
+
+// printAnswerJSON prints one object, with the body in it unless it goes to a file.
+func (a *app) printAnswerJSON(f callFlags, answer *client.Answer) error {
+	o := map[string]any{"status": answer.StatusCode, "header": answer.Header, "exchange": answer.Exchange, "message_id": answer.MessageID}
+	if f.output != "" {
+		if err := copyAnswer(f.output, nil, answer); err != nil {
+			return err
+		}
+		o["file"] = f.output
+		return a.printJSON(o)
+	}
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxJSONBody+1))
+	if err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if len(body) > maxJSONBody {
+		return hinted{fmt.Errorf("the answer has more than %d MiB, too much for one JSON object", maxJSONBody>>20), "write it to a file with --output"}
+	}
+	switch {
+	case json.Valid(body):
+		o["body"] = json.RawMessage(body)
+	case utf8.Valid(body):
+		o["body"] = string(body)
+	default:
+		o["body_base64"] = body
+	}
+	return a.printJSON(o)
 }
 
 func (a *app) fetchReceipt(c *cobra.Command, exchange, file string) error {
