@@ -81,7 +81,36 @@ func startCivibus(ctx context.Context, b *bench) (*variant, error) {
 		v.stop()
 		return nil, err
 	}
+	v.drain = func(ctx context.Context) error { return waitDelivered(ctx, network) }
 	return v, nil
+}
+
+// waitDelivered returns when both bodies have the other's half of the newest
+// exchange: halves go in the order of the log, so all others are there too.
+func waitDelivered(ctx context.Context, network *testnet.Network) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	for _, body := range network.Bodies {
+		for last := ""; ; {
+			// The newest in the Merkle log; it is the newest of all when it is still
+			// the same, and delivered, after more than the age of a batch.
+			page, err := body.Admin().Exchanges(ctx, 1)
+			if err == nil && len(page.Items) == 1 {
+				id := page.Items[0].ExchangeID
+				x, err := body.Admin().Exchange(ctx, id)
+				if err == nil && x.Counterpart && id == last {
+					break
+				}
+				last = id
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s has no half of the other body for its newest exchange: %v", body.ID, err)
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	return nil
 }
 
 // waitAnswered returns when the call is answered with 200.

@@ -36,6 +36,9 @@ type variant struct {
 	call    call
 	hops    []*process
 	samples map[int][]sample
+	// exchanges counts all that were measured.
+	exchanges int
+	drain     func(context.Context) error // waits until what the load left behind is done; may be nil
 }
 
 func (v *variant) stop() {
@@ -147,7 +150,23 @@ func run(ctx context.Context, b *bench, only []string, rounds int, lasting time.
 		}
 	}
 	// 4. Medians and ratios.
-	return report(os.Stdout, variants, levels, asJSON)
+	if err := report(os.Stdout, variants, levels, asJSON); err != nil {
+		return err
+	}
+	// 5. What is still to be done afterwards, in the background.
+	for _, v := range variants {
+		if v.drain == nil || asJSON {
+			continue
+		}
+		before, began := v.cpu(), time.Now()
+		if err := v.drain(ctx); err != nil {
+			return fmt.Errorf("%s: %w (log: %s)", v.name, err, b.log.Name())
+		}
+		took, used := time.Since(began), v.cpu()-before
+		fmt.Printf("%s: %d exchanges; the backlog was done %.1f s after the load, with %.2f s of processor time (%.0f us per exchange)\n",
+			v.name, v.exchanges, took.Seconds(), used.Seconds(), float64(used.Microseconds())/float64(max(v.exchanges, 1)))
+	}
+	return nil
 }
 
 func (v *variant) measure(ctx context.Context, n int, lasting time.Duration) error {
@@ -157,6 +176,7 @@ func (v *variant) measure(ctx context.Context, n int, lasting time.Duration) err
 		return err
 	}
 	s.CPUMicros = float64((v.cpu() - before).Microseconds()) / (s.PerSecond * lasting.Seconds())
+	v.exchanges += int(s.PerSecond * lasting.Seconds())
 	v.samples[n] = append(v.samples[n], s)
 	return nil
 }
