@@ -26,7 +26,8 @@ type sample struct {
 	Concurrency int
 	PerSecond   float64
 	P50, P99    time.Duration
-	CPUMicros   float64 // per exchange, of the hops' processes
+	CPUMicros   float64 // per exchange, of the hops' processes, under load
+	LaterMicros float64 // the same, for what they did afterwards
 	Errors      int
 }
 
