@@ -192,6 +192,13 @@ func (a *app) Info(context.Context, *abci.RequestInfo) (*abci.ResponseInfo, erro
 // other queries: readers use View.
 func (a *app) Query(_ context.Context, req *abci.RequestQuery) (*abci.ResponseQuery, error) {
 	if id, ok := strings.CutPrefix(req.Path, "/p2p/filter/id/"); ok {
+		select {
+		case <-a.closing:
+			// The engine would keep a peer that comes while it stops connected
+			// for ever, and the peer would count this node as present.
+			return &abci.ResponseQuery{Code: 1, Log: "this node is closing"}, nil
+		default:
+		}
 		if a.permitted[id] {
 			return &abci.ResponseQuery{}, nil
 		}

@@ -51,11 +51,19 @@ func TestFourValidators(t *testing.T) {
 		return !slices.ContainsFunc(w.nodes, func(n *ledger.Node) bool { s := n.Status(); return !s.Healthy || len(s.Problems) > 0 || s.CatchingUp })
 	})
 
+	var last ledger.Status
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the first node's last status: %+v", last)
+		}
+	})
+
 	// One of four may fail.
 	w.stop(3)
 	c = mustSubmit(t, w.nodes[1], w.bodies[1].notarise(t, "without the fourth"))
 	eventually(t, 10*time.Second, "a missing peer is a problem, but not illness", func() bool {
 		s := w.nodes[0].Status()
+		last = s
 		return s.Healthy && s.Peers == 2 && len(s.Problems) == 1 && strings.Contains(s.Problems[0], "missing")
 	})
 	w.start(3)
@@ -76,6 +84,7 @@ func TestFourValidators(t *testing.T) {
 	go func() { c, err := w.nodes[0].Submit(ctx, envelope); answers <- answer{c, err} }()
 	eventually(t, 20*time.Second, "the status says stalled and without quorum", func() bool {
 		s := w.nodes[0].Status()
+		last = s
 		text := strings.Join(s.Problems, "\n")
 		return !s.Healthy && strings.Contains(text, "stalled") && strings.Contains(text, "no quorum")
 	})
