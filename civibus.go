@@ -24,6 +24,23 @@ type Signer interface {
 	Sign(ctx context.Context, message []byte) ([]byte, error)
 }
 
+// RotatingSigner is a Signer whose key changes when the registry says so. Who
+// names the key next to the signature takes CurrentSigner first, so that both are
+// of the same key.
+type RotatingSigner interface {
+	Signer
+	// Current returns the signer of the key that is in force now.
+	Current() Signer
+}
+
+// CurrentSigner returns s, or the signer of the key in force now if s rotates.
+func CurrentSigner(s Signer) Signer {
+	if r, ok := s.(RotatingSigner); ok {
+		return r.Current()
+	}
+	return s
+}
+
 // Clock tells the time. Logic takes one instead of calling time.Now, so that
 // tests own the time.
 type Clock func() time.Time

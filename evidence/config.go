@@ -36,7 +36,9 @@ type Config struct {
 	// Origin is the checkpoint origin, civibus/<I>/<C>/<M>/evidence/<n>. Required;
 	// a directory belongs to one origin for ever.
 	Origin string
-	// Signer is the body's log key. Required; Ed25519.
+	// Signer is the body's log key. Required; Ed25519. A civibus.RotatingSigner
+	// changes keys without a restart: each checkpoint is signed with the key in
+	// force at the time.
 	Signer civibus.Signer
 	// Clock tells the time; default time.Now.
 	Clock civibus.Clock

@@ -20,17 +20,21 @@ func EngineLogger(out *slog.Logger, onFail func(diverged bool, detail string)) c
 // App is the ABCI application of a node.
 func (n *Node) App() abci.Application { return n.app }
 
-// Witness is the witness's journal.
-type Witness = witness
+// Witness is the witness's journal with a signer.
+type Witness struct {
+	*witness
+	signer civibus.Signer
+}
 
 // OpenWitness opens a journal.
 func OpenWitness(dir string, signer civibus.Signer, clock civibus.Clock) (*Witness, error) {
-	return openWitness(dir, signer, clock)
+	w, err := openWitness(dir, signer, clock)
+	return &Witness{w, signer}, err
 }
 
 // Sign cosigns a checkpoint.
 func (w *Witness) Sign(name, text string, size uint64, root [32]byte) (string, error) {
-	line, _, err := w.cosign(context.Background(), name, text, size, root)
+	line, _, err := w.cosign(context.Background(), w.signer, name, text, size, root)
 	return line, err
 }
 

@@ -72,17 +72,17 @@ func (n *Node) Cosign(ctx context.Context, size uint64) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	v := n.View()
-	key, ok := v.Key(n.cfg.Witness.Key().ID)
+	v, signer := n.View(), civibus.CurrentSigner(n.cfg.Witness)
+	key, ok := v.Key(signer.Key().ID)
 	switch {
 	case !ok:
-		return "", fmt.Errorf("cosign: witness key %s is not registered; register it with purpose witness", n.cfg.Witness.Key().ID)
+		return "", fmt.Errorf("cosign: witness key %s is not registered; register it with purpose witness", signer.Key().ID)
 	case key.Purpose != civibus.WitnessKey:
 		return "", fmt.Errorf("cosign: key %s has purpose %s, the rule is witness", key.ID, key.Purpose)
 	case !key.InForce(height):
 		return "", fmt.Errorf("cosign: witness key %s is not in force at height %d", key.ID, height)
 	}
-	line, fresh, err := n.witness.cosign(ctx, WitnessName(v.ChainID(), key.Member), text, size, root)
+	line, fresh, err := n.witness.cosign(ctx, signer, WitnessName(v.ChainID(), key.Member), text, size, root)
 	if fresh {
 		n.metrics.cosignatures.Inc()
 	}
@@ -96,9 +96,8 @@ func (n *Node) Cosign(ctx context.Context, size uint64) (string, error) {
 // The record is durable with an empty line before the key is used, so that after
 // a crash the root is known to which the key may be bound.
 type witness struct {
-	signer civibus.Signer
-	clock  civibus.Clock
-	db     *leveldb.DB
+	clock civibus.Clock
+	db    *leveldb.DB
 
 	mu sync.Mutex
 }
@@ -111,7 +110,7 @@ func openWitness(dir string, signer civibus.Signer, clock civibus.Clock) (*witne
 	if err != nil {
 		return nil, fmt.Errorf("open the witness's journal %s: %w", dir, err)
 	}
-	return &witness{signer: signer, clock: clock, db: db}, nil
+	return &witness{clock: clock, db: db}, nil
 }
 
 func (w *witness) close() error {
@@ -121,14 +120,13 @@ func (w *witness) close() error {
 	return w.db.Close()
 }
 
-func (w *witness) key(size uint64) []byte {
-	id := w.signer.Key().ID
+func (w *witness) key(id civibus.KeyID, size uint64) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, size), id[:]...)
 }
 
 // signed returns what the journal holds for a size.
-func (w *witness) signed(size uint64) (root [32]byte, line string, ok bool, err error) {
-	b, err := get(w.db, w.key(size))
+func (w *witness) signed(id civibus.KeyID, size uint64) (root [32]byte, line string, ok bool, err error) {
+	b, err := get(w.db, w.key(id, size))
 	if err != nil || b == nil {
 		return root, "", false, err
 	}
@@ -138,12 +136,13 @@ func (w *witness) signed(size uint64) (root [32]byte, line string, ok bool, err 
 	return [32]byte(b[:32]), string(b[32:]), true, nil
 }
 
-func (w *witness) cosign(ctx context.Context, name, text string, size uint64, root [32]byte) (line string, fresh bool, err error) {
+func (w *witness) cosign(ctx context.Context, signer civibus.Signer, name, text string, size uint64, root [32]byte) (line string, fresh bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	id := signer.Key().ID
 
 	// 1. What was signed stays.
-	was, line, ok, err := w.signed(size)
+	was, line, ok, err := w.signed(id, size)
 	if err != nil {
 		return "", false, err
 	}
@@ -156,23 +155,23 @@ func (w *witness) cosign(ctx context.Context, name, text string, size uint64, ro
 
 	// 2. Bind the size to the root before the key is used.
 	if !ok {
-		if err := w.db.Put(w.key(size), root[:], &opt.WriteOptions{Sync: true}); err != nil {
+		if err := w.db.Put(w.key(id, size), root[:], &opt.WriteOptions{Sync: true}); err != nil {
 			return "", false, fmt.Errorf("witness's journal: %w", err)
 		}
 	}
 
 	// 3. Sign, and keep the line.
-	pub, isEd25519 := w.signer.Key().Key.(ed25519.PublicKey)
+	pub, isEd25519 := signer.Key().Key.(ed25519.PublicKey)
 	if !isEd25519 {
-		return "", false, fmt.Errorf("cosign: key %s is not ed25519", w.signer.Key().ID)
+		return "", false, fmt.Errorf("cosign: key %s is not ed25519", id)
 	}
 	at := w.clock().Truncate(time.Second)
-	signature, err := w.signer.Sign(ctx, cosignedMessage(at, text))
+	signature, err := signer.Sign(ctx, cosignedMessage(at, text))
 	if err != nil {
 		return "", false, fmt.Errorf("cosign size %d: %w", size, err)
 	}
 	line = cosignatureLine(name, pub, at, signature)
-	if err := w.db.Put(w.key(size), append(root[:], line...), nil); err != nil {
+	if err := w.db.Put(w.key(id, size), append(root[:], line...), nil); err != nil {
 		return "", false, fmt.Errorf("witness's journal: %w", err)
 	}
 	return line, true, nil

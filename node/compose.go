@@ -60,7 +60,8 @@ type ringSigner struct {
 	purpose civibus.Purpose
 }
 
-func (s ringSigner) signer() civibus.Signer {
+// Current returns the signer of the key in force now.
+func (s ringSigner) Current() civibus.Signer {
 	if v := s.n.view(); v != nil {
 		if k, err := s.n.ring.For(s.purpose, transport.InForce(v, s.n.member, s.purpose)); err == nil {
 			return k
@@ -70,11 +71,11 @@ func (s ringSigner) signer() civibus.Signer {
 }
 
 // Key describes the key that signs now.
-func (s ringSigner) Key() civibus.PublicKey { return s.signer().Key() }
+func (s ringSigner) Key() civibus.PublicKey { return s.Current().Key() }
 
 // Sign signs with it.
 func (s ringSigner) Sign(ctx context.Context, message []byte) ([]byte, error) {
-	return s.signer().Sign(ctx, message)
+	return s.Current().Sign(ctx, message)
 }
 
 // inForce asks the newest view whether one of the body's keys is in force.
@@ -121,13 +122,13 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 	view := func() transport.View { return n.view() }
 	certificate := func() (*tls.Certificate, error) { return n.ring.TLS(n.inForce(civibus.TransportKey)) }
 
-	// Evidence: signed with the log key in force at the start.
-	logKey, err := n.ring.For(civibus.LogKey, n.inForce(civibus.LogKey))
-	if err != nil {
+	// Evidence: each checkpoint is signed with the log key in force at the time.
+	if _, err := n.ring.For(civibus.LogKey, n.inForce(civibus.LogKey)); err != nil {
 		return nil, err
 	}
+	var err error
 	r.evidence, err = evidence.Open(ctx, evidence.Config{
-		Dir: n.cfg.evidenceDir(), Origin: n.origin(), Signer: logKey, Clock: n.clock, Logger: n.log.With("room", "evidence"),
+		Dir: n.cfg.evidenceDir(), Origin: n.origin(), Signer: ringSigner{n, civibus.LogKey}, Clock: n.clock, Logger: n.log.With("room", "evidence"),
 		BatchAge: time.Duration(n.cfg.Evidence.BatchAge), CheckpointInterval: time.Duration(n.cfg.Evidence.CheckpointInterval),
 		ReserveBytes: uint64(n.cfg.Evidence.Reserve), Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), ArchiveKey: n.cfg.Evidence.ArchiveKey,
 		BodyRetention: time.Duration(n.cfg.Evidence.BodyRetention), RecordRetention: time.Duration(n.cfg.Evidence.RecordRetention),

@@ -23,8 +23,10 @@ type noteSigner struct {
 	signer civibus.Signer
 }
 
-// NewNoteSigner signs notes under name with an Ed25519 key.
+// NewNoteSigner signs notes under name with an Ed25519 key; with the one in
+// force now, if the signer rotates.
 func NewNoteSigner(name string, signer civibus.Signer) (note.Signer, error) {
+	signer = civibus.CurrentSigner(signer)
 	hash, _, err := noteKey(name, signer.Key())
 	if err != nil {
 		return nil, err

@@ -17,7 +17,6 @@ import (
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/api/layout"
 	"github.com/transparency-dev/tessera/storage/posix"
-	"golang.org/x/mod/sumdb/note"
 	"k8s.io/klog/v2"
 
 	"github.com/civibus/civibus"
@@ -39,7 +38,8 @@ const flushAge = 50 * time.Millisecond
 // Tree may be read by any.
 type Writer struct {
 	dir    string
-	signer note.Signer
+	origin string
+	signer civibus.Signer
 	add    tessera.AddFn
 	batch  int
 	cancel context.CancelFunc
@@ -55,7 +55,7 @@ func OpenWriter(ctx context.Context, dir, origin string, signer civibus.Signer, 
 		return nil, err
 	}
 	silence()
-	w := &Writer{dir: dir, signer: s, batch: batch}
+	w := &Writer{dir: dir, origin: origin, signer: signer, batch: batch}
 	left, err := filepath.Glob(filepath.Join(dir, layout.CheckpointPath+".tmp*"))
 	if err != nil {
 		return nil, fmt.Errorf("open Merkle log: %w", err)
@@ -236,7 +236,7 @@ func (w *Writer) Publish() (Checkpoint, error) {
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	raw, err := SignCheckpoint(w.signer, w.tree.Size(), root)
+	raw, err := w.Sign(w.tree.Size(), root)
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("sign checkpoint: %w", err)
 	}
@@ -254,10 +254,14 @@ func (w *Writer) extendsOrFirst() error {
 	return w.extends()
 }
 
-// Sign makes the checkpoint note of a tree that Publish has published or the
-// registry has anchored, once more.
+// Sign makes the checkpoint note of a tree that is to be published, or that was
+// published or anchored, with the log key in force now.
 func (w *Writer) Sign(size uint64, root Hash) ([]byte, error) {
-	return SignCheckpoint(w.signer, size, root)
+	s, err := NewNoteSigner(w.origin, w.signer)
+	if err != nil {
+		return nil, err
+	}
+	return SignCheckpoint(s, size, root)
 }
 
 // Collect removes partial tiles and bundles whose full ones are under the last
