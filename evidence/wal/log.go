@@ -24,6 +24,9 @@ const (
 	openFiles  = 16      // segments kept open for reading
 )
 
+// zeros is what room is filled with. Nothing writes to it.
+var zeros [64 << 10]byte
+
 // Options says how to open a log.
 type Options struct {
 	Dir          string
@@ -50,7 +53,7 @@ type Log struct {
 	durable  uint64
 	poisoned error
 	segments []Segment // oldest first; the last one is written to
-	readers  map[uint64]File
+	readers  map[uint64]*handle
 	recovery string
 
 	// Owned by whoever leads.
@@ -63,10 +66,10 @@ type Log struct {
 
 // waiter is one entry on its way.
 type waiter struct {
-	frame []byte
-	tag   any
-	pos   Position
-	done  chan outcome
+	payload []byte // the caller's, who waits
+	tag     any
+	pos     Position
+	done    chan outcome
 }
 
 // outcome ends a wait: with the result, or with the duty to lead the next write.
@@ -83,7 +86,7 @@ func Open(o Options) (*Log, error) {
 	if o.Committed == nil {
 		o.Committed = func(Position, any) {}
 	}
-	l := &Log{opts: o, readers: map[uint64]File{}}
+	l := &Log{opts: o, readers: map[uint64]*handle{}}
 	l.idle = sync.NewCond(&l.mu)
 	// 1. Find the segments.
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -154,8 +157,7 @@ func (l *Log) Append(payload []byte, tag any) (Position, error) {
 	if len(payload) > MaxPayload {
 		return Position{}, fmt.Errorf("write-ahead log: entry of %d bytes, the rule is at most %d", len(payload), MaxPayload)
 	}
-	w := &waiter{tag: tag, done: make(chan outcome, 1)}
-	w.frame = appendFrame(make([]byte, 0, frameSize(len(payload))), payload)
+	w := &waiter{payload: payload, tag: tag, done: make(chan outcome, 1)}
 	w.pos.Length = uint32(len(payload))
 	l.mu.Lock()
 	if err := l.usable(); err != nil {
@@ -192,9 +194,9 @@ func (l *Log) lead() {
 	// them go first. When nobody can, this returns at once.
 	runtime.Gosched()
 	l.mu.Lock()
-	group, size := 0, 0
-	for group < len(l.waiting) && (group == 0 || size+len(l.waiting[group].frame) <= groupBytes) {
-		size += len(l.waiting[group].frame)
+	group, size := 0, int64(0)
+	for group < len(l.waiting) && (group == 0 || size+frameSize(len(l.waiting[group].payload)) <= groupBytes) {
+		size += frameSize(len(l.waiting[group].payload))
 		group++
 	}
 	batch := l.waiting[:group:group]
@@ -248,10 +250,11 @@ func (l *Log) write(batch []*waiter, rotate bool) error {
 	b := l.buffer[:0]
 	at, seq, segment := l.end, l.next, l.segmentFirst()
 	for _, w := range batch {
-		sealFrame(w.frame, seq, l.next)
+		begin := len(b)
+		b = appendFrame(b, w.payload)
+		sealFrame(b[begin:], seq, l.next)
 		w.pos.Seq, w.pos.Segment, w.pos.Offset = seq, segment, at
-		b = append(b, w.frame...)
-		at += int64(len(w.frame))
+		at += frameSize(len(w.payload))
 		seq++
 	}
 	if cap(b) <= groupBytes {
@@ -280,10 +283,11 @@ func (l *Log) write(batch []*waiter, rotate bool) error {
 // the file's length and blocks unchanged.
 func (l *Log) fill(need int64) error {
 	from := max(l.filled, need)
-	room := make([]byte, fillBytes)
-	if err := writeAt(l.active, room, from); err != nil {
-		// Not enough disk for room ahead; go on without it.
-		return l.takeBack(nil)
+	for to := from; to < from+fillBytes; to += int64(len(zeros)) {
+		if err := writeAt(l.active, zeros[:], to); err != nil {
+			// Not enough disk for room ahead; go on without it.
+			return l.takeBack(nil)
+		}
 	}
 	l.filled = from + fillBytes
 	return nil

@@ -35,11 +35,12 @@ func (l *Log) Segments() []Segment {
 
 // Read returns the payload of the entry at pos.
 func (l *Log) Read(pos Position) ([]byte, error) {
-	f, err := l.reader(pos.Segment)
+	h, err := l.reader(pos.Segment)
 	if err != nil {
 		return nil, err
 	}
-	return readFrame(f, segmentName(pos.Segment), pos)
+	defer l.release(h)
+	return readFrame(h.file, segmentName(pos.Segment), pos)
 }
 
 // ReadAt returns the payload of the entry at pos of a log in dir that nobody has
@@ -75,34 +76,66 @@ func readFrame(f File, name string, pos Position) ([]byte, error) {
 	return got.payload, nil
 }
 
-// reader returns a handle of a segment. A handle that is pushed out or whose
-// segment is deleted may still be read through; it closes when the garbage
-// collector finds that nobody holds it.
-func (l *Log) reader(first uint64) (File, error) {
+// handle is a segment open for reading. It closes when nobody reads through it
+// and it is no longer kept: pushed out by others, its segment removed, or the log
+// closed.
+type handle struct {
+	file    File
+	readers int
+	kept    bool
+}
+
+// reader returns a handle of a segment, for release.
+func (l *Log) reader(first uint64) (*handle, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return nil, ErrClosed
 	}
-	if f, ok := l.readers[first]; ok {
-		return f, nil
+	if h, ok := l.readers[first]; ok {
+		h.readers++
+		return h, nil
 	}
 	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].First >= first })
-	if i < len(l.segments) && l.segments[i].First == first {
-		f, err := l.opts.OpenFile(l.segments[i].Path, os.O_RDONLY, 0)
-		if err != nil {
-			return nil, fmt.Errorf("read write-ahead log: %w", err)
-		}
-		if len(l.readers) >= openFiles {
-			for k := range l.readers {
-				delete(l.readers, k)
-				break
-			}
-		}
-		l.readers[first] = f
-		return f, nil
+	if i == len(l.segments) || l.segments[i].First != first {
+		return nil, ErrGone
 	}
-	return nil, ErrGone
+	f, err := l.opts.OpenFile(l.segments[i].Path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read write-ahead log: %w", err)
+	}
+	if len(l.readers) >= openFiles {
+		for k := range l.readers {
+			_ = l.drop(k) // it was only read
+			break
+		}
+	}
+	h := &handle{file: f, readers: 1, kept: true}
+	l.readers[first] = h
+	return h, nil
+}
+
+// release gives a handle back.
+func (l *Log) release(h *handle) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h.readers--; h.readers == 0 && !h.kept {
+		_ = h.file.Close() // it was only read
+	}
+}
+
+// drop keeps a segment's handle no longer. l.mu is held.
+func (l *Log) drop(first uint64) error {
+	h, ok := l.readers[first]
+	if !ok {
+		return nil
+	}
+	delete(l.readers, first)
+	h.kept = false
+	if h.readers > 0 {
+		return nil
+	}
+	return h.file.Close()
 }
 
 // Scan goes through the durable entries from number from on, in order. The
@@ -187,7 +220,7 @@ func (l *Log) Remove(first uint64) error {
 	}
 	seg := l.segments[at]
 	l.segments = append(append([]Segment(nil), l.segments[:at]...), l.segments[at+1:]...)
-	delete(l.readers, first)
+	_ = l.drop(first) // it was only read
 	l.mu.Unlock()
 	if err := overwrite(seg.Path); err != nil {
 		return fmt.Errorf("remove segment: %w", err)
@@ -241,9 +274,8 @@ func (l *Log) Close() error {
 		}
 		errs = append(errs, l.active.Close())
 	}
-	for _, f := range l.readers {
-		errs = append(errs, f.Close())
+	for first := range l.readers {
+		errs = append(errs, l.drop(first))
 	}
-	l.readers = nil
 	return errors.Join(errs...)
 }
