@@ -230,7 +230,17 @@ func (c *Client) NewKey(ctx context.Context, req NewKey) (Change, error) {
 // Receipt returns the receipt of an exchange. It waits up to wait for the anchor
 // and, when both, for the other body's half.
 func (c *Client) Receipt(ctx context.Context, exchangeID string, wait time.Duration, both bool) ([]byte, error) {
-	q := url.Values{"wait": {wait.String()}}
+	return c.receipt(ctx, exchangeID, url.Values{}, wait, both)
+}
+
+// ReceiptOfEntry is Receipt for one of several entries with one id, by the index
+// of its leaf.
+func (c *Client) ReceiptOfEntry(ctx context.Context, exchangeID string, entry uint64, wait time.Duration, both bool) ([]byte, error) {
+	return c.receipt(ctx, exchangeID, url.Values{"entry": {strconv.FormatUint(entry, 10)}}, wait, both)
+}
+
+func (c *Client) receipt(ctx context.Context, exchangeID string, q url.Values, wait time.Duration, both bool) ([]byte, error) {
+	q.Set("wait", wait.String())
 	if both {
 		q.Set("both", "true")
 	}

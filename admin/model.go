@@ -183,6 +183,16 @@ type Exchange struct {
 	Counterpart bool    `json:"counterpart"` // the other body's half receipt is here
 }
 
+// Several reports whether more than one exchange has the id: the consumer chose
+// it again. A body that called itself has two entries of one.
+func (x Exchange) Several() bool {
+	if len(x.Entries) != 2 {
+		return len(x.Entries) > 2
+	}
+	a, b := x.Entries[0], x.Entries[1]
+	return a.Side == b.Side || a.Client != b.Client || a.Service != b.Service
+}
+
 // CheckStep is one thing that a check looked at.
 type CheckStep struct {
 	Name   string `json:"name"`

@@ -42,8 +42,9 @@ type Backend interface {
 	// NewKey makes a key of the body, keeps it and registers it.
 	NewKey(ctx context.Context, req NewKey) (Change, error)
 	// Receipt builds the receipt of an exchange, waiting for what is still
-	// missing until ctx ends. A *Problem says what is missing.
-	Receipt(ctx context.Context, exchangeID string, both bool) ([]byte, error)
+	// missing until ctx ends. An entry, the index of a leaf, chooses among several
+	// exchanges with one id; nil is the first. A *Problem says what is missing.
+	Receipt(ctx context.Context, exchangeID string, entry *uint64, both bool) ([]byte, error)
 	// Policy returns the policy that this node's receipts verify with.
 	Policy() ([]byte, error)
 	// Exchange returns what the body holds about an exchange.
@@ -198,12 +199,21 @@ func (s *Server) newKey(r *http.Request) (any, error) {
 }
 
 func (s *Server) receipt(r *http.Request) (any, error) {
+	var entry *uint64
+	if v := r.URL.Query().Get("entry"); v != "" {
+		index, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			return nil, Problemf(http.StatusBadRequest, "invalid_parameter", "entry=%q: the rule is the index of a leaf, from 0", v).
+				WithHint("GET /v1/exchanges/{exchange} lists the entries of an exchange")
+		}
+		entry = &index
+	}
 	ctx, cancel, err := waiting(r)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
-	out, err := s.backend.Receipt(ctx, r.PathValue("exchange"), r.URL.Query().Get("both") == "true")
+	out, err := s.backend.Receipt(ctx, r.PathValue("exchange"), entry, r.URL.Query().Get("both") == "true")
 	return raw{"application/vnd.civibus.receipt+json", out}, err
 }
 

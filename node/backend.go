@@ -37,8 +37,8 @@ func (b backend) NewKey(ctx context.Context, req admin.NewKey) (admin.Change, er
 }
 
 // Receipt builds a receipt.
-func (b backend) Receipt(ctx context.Context, exchange string, both bool) ([]byte, error) {
-	return b.n.receipts.make(ctx, exchange, both)
+func (b backend) Receipt(ctx context.Context, exchange string, entry *uint64, both bool) ([]byte, error) {
+	return b.n.receipts.make(ctx, exchange, entry, both)
 }
 
 // Policy returns the policy with which receipts verify now.

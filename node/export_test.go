@@ -1,8 +1,13 @@
 package node
 
 import (
+	"context"
+	"net/http"
+
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/seal"
 )
 
 // The half receipts between bodies, for tests.
@@ -28,4 +33,21 @@ func (d *deliveries) End(from civibus.MemberID) { d.end(from) }
 // CheckHalf holds a half against the own record, in the state of a log.
 func CheckHalf(origin string, size uint64, root [32]byte, height uint64, h *evidencepb.HalfReceipt, own *evidencepb.Record) error {
 	return anchoredLog{origin, size, root, height}.check(h, own)
+}
+
+// EvidenceLog is the node's evidence log, for a body that keeps false records.
+func (n *Node) EvidenceLog() *evidence.Log { return n.current.Load().evidence }
+
+// SendSealed sends another body a request that this body's gateway did not make,
+// sealed and over this body's transport.
+func (n *Node) SendSealed(ctx context.Context, to civibus.MemberID, r *http.Request) (*http.Response, error) {
+	signer, err := n.ring.For(civibus.SealKey, n.inForce(civibus.SealKey))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := seal.SealRequest(ctx, signer, r, nil, n.clock()); err != nil {
+		return nil, err
+	}
+	resp, _, err := n.current.Load().transport.Do(ctx, to, "", r, nil)
+	return resp, err
 }

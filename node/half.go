@@ -1,8 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	fproof "github.com/transparency-dev/formats/proof"
@@ -134,6 +136,23 @@ func (a anchoredLog) check(h *evidencepb.HalfReceipt, own *evidencepb.Record) er
 		return errors.New("its seals are not those that this body has")
 	}
 	return nil
+}
+
+// halfFits reports whether a kept half is of the same exchange as the own record:
+// there may be several with one id, of which one half is kept. All else was
+// checked when it was taken in.
+func halfFits(raw []byte, own *evidencepb.Record) (bool, error) {
+	var c evidencepb.Counterpart
+	if err := proto.Unmarshal(raw, &c); err != nil || c.Half == nil {
+		return false, fmt.Errorf("the other body's half does not decode: %w", cmp.Or(err, errors.New("there is no half")))
+	}
+	at := anchoredLog{height: math.MaxUint64}
+	at.origin, _, _ = strings.Cut(string(c.Checkpoint), "\n")
+	var err error
+	if at.size, at.root, err = evidence.CheckpointOf(c.Checkpoint, at.origin, nil); err != nil {
+		return false, fmt.Errorf("the other body's half: %w", err)
+	}
+	return at.check(c.Half, own) == nil, nil
 }
 
 // keptHalf takes a kept half apart: record, salt and tlog-proof, ready for a

@@ -1,15 +1,18 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
@@ -46,13 +49,15 @@ func (p pending) Error() string { return p.what }
 type half struct {
 	parts    proof.EntryParts
 	anchored uint64 // height of the anchor
-	others   bool   // it is the other body's
+	others   bool   // it is the other side's, and not what was asked for
 }
 
 // make builds the receipt of an exchange: the own half, and the other body's when
-// it is here. It waits for what is missing until ctx ends; with both also for the
-// other half. The receipt is verified before it is given out.
-func (m *receiptMaker) make(ctx context.Context, exchange string, both bool) ([]byte, error) {
+// it is here. An entry, which is a leaf of the own log, chooses among several
+// exchanges with one id; nil is the first. It waits for what is missing until ctx
+// ends; with both also for the other half. The receipt is verified before it is
+// given out.
+func (m *receiptMaker) make(ctx context.Context, exchange string, entry *uint64, both bool) ([]byte, error) {
 	r := m.n.current.Load()
 	if r == nil {
 		return nil, admin.Problemf(http.StatusServiceUnavailable, "starting", "the node is starting")
@@ -60,7 +65,7 @@ func (m *receiptMaker) make(ctx context.Context, exchange string, both bool) ([]
 	led := m.n.ledger.Load()
 	for {
 		logChanged, viewChanged := r.evidence.Changed(), led.Changed()
-		halves, err := m.gather(r, exchange, both)
+		halves, err := m.gather(r, exchange, entry, both)
 		var wait pending
 		if errors.As(err, &wait) {
 			select {
@@ -81,11 +86,11 @@ func (m *receiptMaker) make(ctx context.Context, exchange string, both bool) ([]
 		out, err := m.assemble(collect, r, exchange, halves)
 		var invalid *invalidReceipt
 		if last := len(halves) - 1; errors.As(err, &invalid) && halves[last].others {
-			// It was anchored by the other body, and does not hold: that must not
+			// It is anchored, and does not hold beside the own half: that must not
 			// cost this body its own receipt.
-			m.n.log.WarnContext(ctx, "the other body's half of a receipt does not verify", "exchange", exchange, "error", err)
+			m.n.log.WarnContext(ctx, "the other side's half of a receipt is left out: it does not verify or disagrees", "exchange", exchange, "error", invalid.err)
 			if both {
-				return nil, admin.Problemf(http.StatusConflict, "invalid_half", "the other body's half of exchange %s does not verify: %v", exchange, invalid.err).
+				return nil, admin.Problemf(http.StatusConflict, "invalid_half", "the other side's half of exchange %s does not verify or disagrees: %v", exchange, invalid.err).
 					WithHint("ask for the receipt without the other half: the own half stands alone")
 			}
 			return m.assemble(collect, r, exchange, halves[:last])
@@ -94,63 +99,115 @@ func (m *receiptMaker) make(ctx context.Context, exchange string, both bool) ([]
 	}
 }
 
-// invalidReceipt says that a receipt was made and does not verify.
+// invalidReceipt says that halves make no receipt that verifies.
 type invalidReceipt struct {
 	exchange string
 	err      error
 }
 
 func (e *invalidReceipt) Error() string {
-	return fmt.Sprintf("the receipt of exchange %s was made and does not verify: %v", e.exchange, e.err)
+	return fmt.Sprintf("the receipt of exchange %s cannot be made so that it verifies: %v", e.exchange, e.err)
 }
 
 func (e *invalidReceipt) Unwrap() error { return e.err }
 
+// ownEntry is an entry of the own log and what it says.
+type ownEntry struct {
+	evidence.Entry
+	record *evidencepb.Record
+}
+
 // gather finds the halves of an exchange that are anchored.
-func (m *receiptMaker) gather(r *rooms, exchange string, both bool) ([]half, error) {
-	entries, err := r.evidence.Find(exchange)
+func (m *receiptMaker) gather(r *rooms, exchange string, entry *uint64, both bool) ([]half, error) {
+	// 1. The own entry that was asked for. Several have one id when a request was
+	// repeated, or when another body uses the id for exchanges of its own.
+	found, err := r.evidence.Find(exchange)
 	if err != nil {
 		return nil, err
 	}
-	if len(entries) == 0 {
-		return nil, admin.Problemf(http.StatusNotFound, "not_found", "exchange %q is not in this body's evidence", exchange).
-			WithHint("the id is the X-Road-Request-Id of the answer; \"civibus log show\" lists the newest")
-	}
-	var halves []half
-	sides := map[evidencepb.Side]bool{}
-	var own *evidencepb.Record
-	for _, e := range entries {
-		rec := &evidencepb.Record{}
-		if err := proto.Unmarshal(e.Record, rec); err != nil {
+	entries := make([]ownEntry, len(found))
+	for i, e := range found {
+		entries[i] = ownEntry{e, &evidencepb.Record{}}
+		if err := proto.Unmarshal(e.Record, entries[i].record); err != nil {
 			return nil, fmt.Errorf("own record of exchange %s: %w", exchange, err)
 		}
-		if sides[rec.Side] {
-			continue
-		}
-		h, err := m.ownHalf(r, e)
-		if err != nil {
-			return nil, err
-		}
-		sides[rec.Side], own = true, rec
-		halves = append(halves, h)
 	}
-	if len(halves) == 2 { // a body that called itself
-		return halves, nil
+	// What the body asked for comes before what it was asked, and each in order.
+	slices.SortStableFunc(entries, func(a, b ownEntry) int {
+		return cmp.Or(cmp.Compare(a.record.Side, b.record.Side), cmp.Compare(a.Seq, b.Seq))
+	})
+	own, err := choose(entries, exchange, entry)
+	if err != nil {
+		return nil, err
 	}
-	other, err := r.evidence.Counterpart(exchange)
+	h, err := m.ownHalf(r, own.Entry)
+	if err != nil {
+		return nil, err
+	}
+	halves := []half{h}
+	// 2. The other side's, in the own log when the body called itself.
+	for _, e := range entries {
+		if otherSideOf(own.record, e.record, m.n.member) {
+			h, err := m.ownHalf(r, e.Entry)
+			h.others = true
+			return append(halves, h), err
+		}
+	}
+	// 3. Or the half that the other body sent.
+	raw, err := r.evidence.Counterpart(exchange)
 	switch {
 	case err != nil:
 		return nil, err
-	case other == nil && both:
+	case raw == nil && both:
 		return nil, pending{"the other body's half has not arrived", "ask again in some seconds, or without the other half"}
-	case other == nil:
+	case raw == nil:
 		return halves, nil
 	}
-	h, err := m.otherHalf(r, own, other)
-	if err != nil {
+	h, fits, err := m.otherHalf(own.record, raw)
+	switch {
+	case err != nil:
 		return nil, err
+	case !fits && both:
+		return nil, admin.Problemf(http.StatusConflict, "other_entry", "the other body's half that is here is of another entry with the id %s", exchange).
+			WithHint("\"civibus log show %s\" lists the entries; each stands alone without the other half", exchange)
+	case !fits:
+		return halves, nil
 	}
 	return append(halves, h), nil
+}
+
+// choose finds the entry at a leaf, or the first one.
+func choose(entries []ownEntry, exchange string, leaf *uint64) (ownEntry, error) {
+	if len(entries) == 0 {
+		return ownEntry{}, admin.Problemf(http.StatusNotFound, "not_found", "exchange %q is not in this body's evidence", exchange).
+			WithHint("the id is the X-Road-Request-Id of the answer; \"civibus log show\" lists the newest")
+	}
+	if leaf == nil {
+		return entries[0], nil
+	}
+	waiting := false
+	for _, e := range entries {
+		if e.Integrated && e.Index == *leaf {
+			return e, nil
+		}
+		waiting = waiting || !e.Integrated
+	}
+	if waiting {
+		return ownEntry{}, pending{fmt.Sprintf("it has no entry %d, and entries that are not in the Merkle log yet", *leaf), "ask again in a moment"}
+	}
+	return ownEntry{}, admin.Problemf(http.StatusNotFound, "not_found", "exchange %q has no entry %d in this body's evidence", exchange, *leaf).
+		WithHint("\"civibus log show %s\" lists its entries", exchange)
+}
+
+// otherSideOf reports whether b is what the body recorded on the other side of
+// a when it called itself. The id alone does not say so: it is the consumer who
+// chooses it, and another body may choose one that it has seen.
+func otherSideOf(a, b *evidencepb.Record, self civibus.MemberID) bool {
+	if a.Side == b.Side || a.Client != b.Client || a.Service != b.Service || a.Request == nil || b.Request == nil {
+		return false
+	}
+	other, err := counterparty(a)
+	return err == nil && other == self && sameSeal(a.Request, b.Request) && sameSeal(a.Response, b.Response)
 }
 
 // ownHalf is one entry of the own log with its first anchor.
@@ -175,25 +232,21 @@ func (m *receiptMaker) ownHalf(r *rooms, e evidence.Entry) (half, error) {
 	return h, err
 }
 
-// otherHalf takes the other body's entry out of its kept half. Its anchor is
-// proved in the own view, so that both halves rest on one checkpoint.
-func (m *receiptMaker) otherHalf(r *rooms, own *evidencepb.Record, raw []byte) (half, error) {
-	other, err := counterparty(own)
-	if err != nil {
-		return half{}, err
+// otherHalf takes the other body's entry out of its kept half, and tells whether
+// it is of the same exchange as the own record. Its anchor is proved in the own
+// view, so that both halves rest on one checkpoint.
+func (m *receiptMaker) otherHalf(own *evidencepb.Record, raw []byte) (h half, fits bool, err error) {
+	if fits, err = halfFits(raw, own); !fits || err != nil {
+		return half{}, false, err
 	}
-	records, err := recordsWith(r.evidence, own.ExchangeId, other)
-	if err != nil {
-		return half{}, err
-	}
-	h := half{others: true}
+	h.others = true
 	var origin string
 	var size uint64
-	if h.parts.Record, h.parts.Salt, h.parts.Proof, origin, size, err = keptHalf(raw, records[0]); err != nil {
-		return half{}, err
+	if h.parts.Record, h.parts.Salt, h.parts.Proof, origin, size, err = keptHalf(raw, own); err != nil {
+		return half{}, false, err
 	}
 	err = m.anchor(&h, origin, size)
-	return h, err
+	return h, true, err
 }
 
 // anchor fills in the event by which a checkpoint was anchored.
@@ -235,7 +288,7 @@ func (m *receiptMaker) assemble(ctx context.Context, r *rooms, exchange string, 
 		}
 	}
 	if err != nil {
-		return nil, err
+		return nil, &invalidReceipt{exchange, err}
 	}
 	policy, err := m.n.policy()
 	if err != nil {

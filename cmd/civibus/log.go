@@ -96,6 +96,9 @@ func (a *app) showExchange(x admin.Exchange) error {
 		half = "is here"
 	}
 	fmt.Fprintf(a.out, "the other body's half of the receipt %s\n", half)
+	if x.Several() {
+		fmt.Fprintf(a.out, "%d entries have this id; \"civibus receipt get %s --entry LEAF\" makes the receipt of one\n", len(x.Entries), x.Entries[0].ExchangeID)
+	}
 	return nil
 }
 

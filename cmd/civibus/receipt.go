@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/evidence/proof"
 )
 
@@ -27,18 +29,25 @@ func newReceiptGet(a *app) *cobra.Command {
 	var out string
 	var wait time.Duration
 	var both bool
+	var entry uint64
 	c := &cobra.Command{
 		Use: "get EXCHANGE", Short: "Get the receipt of an exchange from the running node", Args: cobra.ExactArgs(1),
 		Long: `Get the receipt of an exchange, by its X-Road-Request-Id. A receipt is there as
 soon as the evidence log's checkpoint is anchored in the registry, some seconds
 after the exchange. It holds the own record, and that of the other body when it
-has arrived; --both waits for it.`,
+has arrived; --both waits for it. Several entries of the log have one id when a
+consumer used it again; --entry chooses one, and without it the first is taken.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := a.client()
 			if err != nil {
 				return err
 			}
-			receipt, err := client.Receipt(c.Context(), args[0], wait, both)
+			var receipt []byte
+			if c.Flags().Changed("entry") {
+				receipt, err = client.ReceiptOfEntry(c.Context(), args[0], entry, wait, both)
+			} else if receipt, err = client.Receipt(c.Context(), args[0], wait, both); err == nil {
+				err = a.noteSeveral(c.Context(), client, args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -61,8 +70,18 @@ has arrived; --both waits for it.`,
 	}
 	c.Flags().StringVarP(&out, "output", "o", "", "`file` to write, - for standard output (default: EXCHANGE.receipt.json)")
 	c.Flags().DurationVar(&wait, "wait", 20*time.Second, "how long to wait for what is missing, at most 60s")
+	c.Flags().Uint64Var(&entry, "entry", 0, "`index` of the entry's leaf, when several have the id (\"log show EXCHANGE\" lists them)")
 	c.Flags().BoolVar(&both, "both", false, "wait for the other body's half too")
 	return c
+}
+
+// noteSeveral says that a receipt is of the first of several entries.
+func (a *app) noteSeveral(ctx context.Context, client *admin.Client, exchange string) error {
+	x, err := client.Exchange(ctx, exchange)
+	if err == nil && x.Several() {
+		fmt.Fprintf(a.err, "note: %d entries have this id and the receipt is of the first; \"civibus log show %s\" lists them, --entry chooses one\n", len(x.Entries), exchange)
+	}
+	return err
 }
 
 func newReceiptPolicy(a *app) *cobra.Command {
