@@ -34,6 +34,8 @@ import (
 	"log/slog"
 	"math/big"
 
+	voi "github.com/oasisprotocol/curve25519-voi/primitives/ed25519"
+
 	"github.com/civibus/civibus"
 )
 
@@ -98,7 +100,7 @@ func newKey(purpose civibus.Purpose, private crypto.PrivateKey) (*Key, error) {
 		if k.public, err = civibus.NewPublicKey(p.Public()); err != nil {
 			return nil, err
 		}
-		k.sign = func(message []byte) ([]byte, error) { return ed25519.Sign(p, message), nil }
+		k.sign = func(message []byte) ([]byte, error) { return voi.Sign(voi.PrivateKey(p), message), nil }
 		k.ed = func() ed25519.PrivateKey { return p }
 		k.signer = opaqueSigner{p.Public(), p.Sign}
 	case *ecdsa.PrivateKey:

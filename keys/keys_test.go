@@ -331,3 +331,26 @@ func TestCertificate(t *testing.T) {
 		t.Error("a transport certificate over a seal key was made")
 	}
 }
+
+// The fast implementation signs exactly as crypto/ed25519: RFC 8032 leaves no choice.
+func TestEd25519SignaturesAreThoseOfTheStandardLibrary(t *testing.T) {
+	k, err := keys.Generate(civibus.SealKey, civibus.Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := k.Ed25519()
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := make([]byte, 300)
+	for n := range message {
+		message[n] = byte(n)
+		got, err := k.Sign(t.Context(), message[:n])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := ed25519.Sign(private, message[:n]); !bytes.Equal(got, want) {
+			t.Fatalf("signature of %d bytes is %x, want %x", n, got, want)
+		}
+	}
+}

@@ -59,7 +59,7 @@ var engines = map[string][]string{
 	"github.com/pelletier/go-toml":            {"node", "registry", "cmd", "internal"},
 	"github.com/getkin/kin-openapi":           {"service", "admin"},
 	"github.com/prometheus/client_golang":     {"node", "gateway", "transport", "ledger", "evidence", "internal", "bench", "service"},
-	"github.com/oasisprotocol/curve25519-voi": {"seal", "registry"},
+	"github.com/oasisprotocol/curve25519-voi": {"seal", "registry", "keys"},
 }
 
 func load(t *testing.T) ([]arch.Package, *token.FileSet) {
