@@ -28,3 +28,10 @@ func ScanBytes(first uint64, data []byte, last bool, fn func(Position, []byte) e
 
 // Header makes a segment's header.
 func Header(first uint64) []byte { return segmentHeader(first) }
+
+// HandsOver reports whether a sync has been handed to the kernel, and whether
+// the kernel refused that.
+func HandsOver(l *Log) (handed, refused bool) { return l.sync.context != 0, l.sync.refused }
+
+// Refuse makes every sync block, as where the kernel refuses.
+func Refuse(l *Log) { l.sync.refused = true }

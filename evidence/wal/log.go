@@ -62,6 +62,8 @@ type Log struct {
 	filled int64  // offset up to which the file is written, zeros included
 	next   uint64 // number of the next entry
 	buffer []byte
+	sync   syncer
+	shared bool // the last group had more than one entry
 }
 
 // waiter is one entry on its way.
@@ -271,7 +273,9 @@ func (l *Log) write(batch []*waiter, rotate bool) error {
 		return l.takeBack(fmt.Errorf("write-ahead log: write: %w", err))
 	}
 	// 5. Make it durable.
-	if err := l.active.Datasync(); err != nil {
+	busy := len(batch) > 1 || l.shared
+	l.shared = len(batch) > 1
+	if err := l.sync.datasync(l.active, busy); err != nil {
 		return fmt.Errorf("%w (fdatasync: %w)", ErrPoisoned, err)
 	}
 	l.end, l.next = at, seq

@@ -274,6 +274,7 @@ func (l *Log) Close() error {
 		}
 		errs = append(errs, l.active.Close())
 	}
+	errs = append(errs, l.sync.close())
 	for first := range l.readers {
 		errs = append(errs, l.drop(first))
 	}
