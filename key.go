@@ -19,7 +19,11 @@ import (
 type KeyID [32]byte
 
 // String returns 64 lower-case hex digits.
-func (k KeyID) String() string { return hex.EncodeToString(k[:]) }
+func (k KeyID) String() string {
+	var digits [2 * len(k)]byte
+	hex.Encode(digits[:], k[:])
+	return string(digits[:])
+}
 
 // IsZero reports whether k names no key.
 func (k KeyID) IsZero() bool { return k == KeyID{} }

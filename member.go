@@ -33,18 +33,34 @@ type ServiceID struct {
 	Version string
 }
 
+// idRoom is enough for most identifiers in canonical form; longer ones are made
+// just the same.
+const idRoom = 128
+
 // String returns the canonical form I/C/M, each part percent-encoded.
-func (m MemberID) String() string { return joinParts(m.Instance, m.Class, m.Code) }
+func (m MemberID) String() string {
+	var room [idRoom]byte
+	return string(m.Append(room[:0]))
+}
+
+// Append appends the canonical form.
+func (m MemberID) Append(dst []byte) []byte { return appendParts(dst, m.Instance, m.Class, m.Code) }
 
 // IsZero reports whether m names nobody.
 func (m MemberID) IsZero() bool { return m == MemberID{} }
 
 // String returns the canonical form I/C/M[/S], each part percent-encoded.
 func (c ClientID) String() string {
-	if c.Subsystem == "" {
-		return c.MemberID.String()
+	var room [idRoom]byte
+	return string(c.Append(room[:0]))
+}
+
+// Append appends the canonical form.
+func (c ClientID) Append(dst []byte) []byte {
+	if dst = c.MemberID.Append(dst); c.Subsystem == "" {
+		return dst
 	}
-	return joinParts(c.Instance, c.Class, c.Code, c.Subsystem)
+	return appendPart(append(dst, '/'), c.Subsystem)
 }
 
 // XRoad returns the form that X-Road uses in messages, SUBSYSTEM:I/C/M/S or
@@ -59,11 +75,17 @@ func (c ClientID) XRoad() string {
 // String returns the canonical form I/C/M/S/SERVICE[/VERSION], each part
 // percent-encoded.
 func (s ServiceID) String() string {
-	parts := []string{s.Instance, s.Class, s.Code, s.Subsystem, s.Service}
-	if s.Version != "" {
-		parts = append(parts, s.Version)
+	var room [idRoom]byte
+	return string(s.Append(room[:0]))
+}
+
+// Append appends the canonical form.
+func (s ServiceID) Append(dst []byte) []byte {
+	dst = appendParts(dst, s.Instance, s.Class, s.Code, s.Subsystem, s.Service)
+	if s.Version == "" {
+		return dst
 	}
-	return joinParts(parts...)
+	return appendPart(append(dst, '/'), s.Version)
 }
 
 // XRoad returns the form that X-Road uses in messages, SERVICE:I/C/M/S/SVC,
@@ -78,7 +100,8 @@ func (s ServiceID) XRoad() string {
 
 // ParseMemberID reads the canonical form I/C/M.
 func ParseMemberID(s string) (MemberID, error) {
-	p, err := splitParts(s, 3, 3)
+	var room [3]string
+	p, err := splitParts(room[:0], s, 3, 3)
 	if err != nil {
 		return MemberID{}, fmt.Errorf("member identifier %q: %w", s, err)
 	}
@@ -87,7 +110,8 @@ func ParseMemberID(s string) (MemberID, error) {
 
 // ParseClientID reads the canonical form I/C/M[/S], the value of X-Road-Client.
 func ParseClientID(s string) (ClientID, error) {
-	p, err := splitParts(s, 3, 4)
+	var room [4]string
+	p, err := splitParts(room[:0], s, 3, 4)
 	if err != nil {
 		return ClientID{}, fmt.Errorf("client identifier %q: %w", s, err)
 	}
@@ -100,7 +124,8 @@ func ParseClientID(s string) (ClientID, error) {
 
 // ParseServiceID reads the canonical form I/C/M/S/SERVICE[/VERSION].
 func ParseServiceID(s string) (ServiceID, error) {
-	p, err := splitParts(s, 5, 6)
+	var room [6]string
+	p, err := splitParts(room[:0], s, 5, 6)
 	if err != nil {
 		return ServiceID{}, fmt.Errorf("service identifier %q: %w", s, err)
 	}
@@ -115,25 +140,26 @@ func ParseServiceID(s string) (ServiceID, error) {
 // slashes and decodes each part. X-Road's decoder rules hold: the unencoded
 // characters allowed are A-Z a-z 0-9 - . _ ~ ! $ & ' ( ) * + , ; = : @, "+" is a
 // plus, %HH is UTF-8.
-func SplitIdentifier(s string, min, max int) ([]string, error) { return splitParts(s, min, max) }
+func SplitIdentifier(s string, min, max int) ([]string, error) { return splitParts(nil, s, min, max) }
 
-func splitParts(s string, min, max int) ([]string, error) {
-	raw := strings.Split(s, "/")
-	if len(raw) < min || len(raw) > max {
+// splitParts appends the decoded parts to dst.
+func splitParts(dst []string, s string, min, max int) ([]string, error) {
+	if n := strings.Count(s, "/") + 1; n < min || n > max {
 		if min == max {
-			return nil, fmt.Errorf("it has %d parts, the rule is %d parts separated by \"/\"", len(raw), min)
+			return nil, fmt.Errorf("it has %d parts, the rule is %d parts separated by \"/\"", n, min)
 		}
-		return nil, fmt.Errorf("it has %d parts, the rule is %d to %d parts separated by \"/\"", len(raw), min, max)
+		return nil, fmt.Errorf("it has %d parts, the rule is %d to %d parts separated by \"/\"", n, min, max)
 	}
-	parts := make([]string, len(raw))
-	for i, r := range raw {
-		p, err := DecodePart(r)
+	for more := true; more; {
+		var raw string
+		raw, s, more = strings.Cut(s, "/")
+		part, err := DecodePart(raw)
 		if err != nil {
-			return nil, fmt.Errorf("part %d: %w", i+1, err)
+			return nil, fmt.Errorf("part %d: %w", len(dst)+1, err)
 		}
-		parts[i] = p
+		dst = append(dst, part)
 	}
-	return parts, nil
+	return dst, nil
 }
 
 // DecodePart decodes one percent-encoded identifier part.
@@ -141,15 +167,8 @@ func DecodePart(s string) (string, error) {
 	if s == "" {
 		return "", fmt.Errorf("it is empty, the rule is at least one character")
 	}
-	plain := true
-	for i := 0; i < len(s); i++ {
-		if !unencoded(s[i]) {
-			plain = false
-			break
-		}
-	}
 	out := s
-	if !plain {
+	if plain(s) < len(s) {
 		b := make([]byte, 0, len(s))
 		for i := 0; i < len(s); i++ {
 			switch c := s[i]; {
@@ -178,41 +197,43 @@ func DecodePart(s string) (string, error) {
 
 // EncodePart percent-encodes one identifier part as a URL path segment.
 func EncodePart(s string) string {
-	n := 0
-	for i := 0; i < len(s); i++ {
-		if !unencoded(s[i]) {
-			n++
-		}
+	var room [idRoom]byte
+	if b := appendPart(room[:0], s); len(b) != len(s) {
+		return string(b)
 	}
-	if n == 0 {
-		return s
-	}
-	const hex = "0123456789ABCDEF"
-	b := make([]byte, 0, len(s)+2*n)
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; unencoded(c) {
-			b = append(b, c)
-		} else {
-			b = append(b, '%', hex[c>>4], hex[c&15])
-		}
-	}
-	return string(b)
+	return s
 }
 
-func joinParts(parts ...string) string {
-	size := len(parts) - 1
-	for _, p := range parts {
-		size += len(p)
+func appendPart(dst []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for {
+		n := plain(s)
+		if dst = append(dst, s[:n]...); n == len(s) {
+			return dst
+		}
+		dst = append(dst, '%', hex[s[n]>>4], hex[s[n]&15])
+		s = s[n+1:]
 	}
-	var b strings.Builder
-	b.Grow(size) // is enough when nothing needs encoding
+}
+
+func appendParts(dst []byte, parts ...string) []byte {
 	for i, p := range parts {
 		if i > 0 {
-			b.WriteByte('/')
+			dst = append(dst, '/')
 		}
-		b.WriteString(EncodePart(p))
+		dst = appendPart(dst, p)
 	}
-	return b.String()
+	return dst
+}
+
+// plain returns how many bytes at the beginning of s stand for themselves.
+func plain(s string) int {
+	for i := 0; i < len(s); i++ {
+		if !unencoded(s[i]) {
+			return i
+		}
+	}
+	return len(s)
 }
 
 func unencoded(c byte) bool {
@@ -220,7 +241,11 @@ func unencoded(c byte) bool {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
 		return true
 	}
-	return c != 0 && strings.IndexByte("-._~!$&'()*+,;=:@", c) >= 0
+	switch c {
+	case '-', '.', '_', '~', '!', '$', '&', '\'', '(', ')', '*', '+', ',', ';', '=', ':', '@':
+		return true
+	}
+	return false
 }
 
 func unhex(c byte) int {

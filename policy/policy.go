@@ -141,21 +141,35 @@ const (
 	allowed
 )
 
+// search looks at rights one by one for the one that allows a call. It is what
+// the view's iterator calls, in one piece, because what a loop's body captures
+// is allocated variable by variable.
+type search struct {
+	question civibus.Question
+	path     string // normalised
+	now      time.Time
+	chosen   *civibus.AccessRight // the best that allows the call
+	best     near                 // of those that do not
+}
+
 // choose returns the right that allows the call, or how near the nearest came.
 func choose(v View, q civibus.Question, path string, now time.Time) (*civibus.AccessRight, near) {
-	var chosen *civibus.AccessRight
-	var best near
-	for r := range v.RightsFor(q.Service, q.Client) {
-		switch step := examine(r, q, path, now); {
-		case step != allowed:
-			if step > best.step {
-				best = near{step, r}
-			}
-		case chosen == nil || better(r, chosen):
-			chosen = r
+	s := &search{question: q, path: path, now: now}
+	v.RightsFor(q.Service, q.Client)(s.examine)
+	return s.chosen, s.best
+}
+
+// examine takes one right into account. It is always ready for the next.
+func (s *search) examine(r *civibus.AccessRight) bool {
+	switch step := examine(r, &s.question, s.path, s.now); {
+	case step != allowed:
+		if step > s.best.step {
+			s.best = near{step, r}
 		}
+	case s.chosen == nil || better(r, s.chosen):
+		s.chosen = r
 	}
-	return chosen, best
+	return true
 }
 
 // InForce reports whether a right is active and inside its validity.
@@ -165,7 +179,7 @@ func InForce(r *civibus.AccessRight, now time.Time) bool {
 }
 
 // examine walks one right through the conditions.
-func examine(r *civibus.AccessRight, q civibus.Question, path string, now time.Time) int {
+func examine(r *civibus.AccessRight, q *civibus.Question, path string, now time.Time) int {
 	switch {
 	case r.Status != civibus.Active:
 		return notInForce

@@ -174,10 +174,14 @@ func keysOfKey(m civibus.MemberID, p civibus.Purpose) string {
 	return pair(m.String(), p.String())
 }
 
-// rightsForKey leaves the version out: a right without one covers all.
 func rightsForKey(service civibus.ServiceID, subject string) string {
+	return string(appendRightsForKey(nil, service, subject))
+}
+
+// appendRightsForKey leaves the version out: a right without one covers all.
+func appendRightsForKey(dst []byte, service civibus.ServiceID, subject string) []byte {
 	service.Version = ""
-	return pair(service.String(), subject)
+	return append(append(service.Append(dst), '|'), subject...)
 }
 
 // subjectOf returns the client or the group of a right. The two cannot be

@@ -44,19 +44,26 @@ func (v *View) ChainID() string { return v.state.params.ChainID }
 // Instance returns the instance's name, the first part of every identifier.
 func (v *View) Instance() string { return v.state.params.Instance }
 
+// keyRoom is enough for most keys of the tables, which the lookups of every
+// exchange make on the stack.
+const keyRoom = 128
+
 // Member looks up a member.
 func (v *View) Member(id civibus.MemberID) (civibus.Member, bool) {
-	return get(v.state.members, id.String())
+	var room [keyRoom]byte
+	return get(v.state.members, string(id.Append(room[:0])))
 }
 
 // Subsystem looks up a subsystem.
 func (v *View) Subsystem(id civibus.ClientID) (civibus.Subsystem, bool) {
-	return get(v.state.subsystems, id.String())
+	var room [keyRoom]byte
+	return get(v.state.subsystems, string(id.Append(room[:0])))
 }
 
 // Service looks up a service version; the version is part of the identifier.
 func (v *View) Service(id civibus.ServiceID) (civibus.Service, bool) {
-	return get(v.state.services, id.String())
+	var room [keyRoom]byte
+	return get(v.state.services, string(id.Append(room[:0])))
 }
 
 // Key looks up a key, whether or not it is in force.
@@ -91,7 +98,8 @@ func (v *View) Right(id string) (civibus.AccessRight, bool) { return get(v.state
 // right is in time and covers an endpoint is the policy's question.
 func (v *View) RightsFor(service civibus.ServiceID, client civibus.ClientID) iter.Seq[*civibus.AccessRight] {
 	return func(yield func(*civibus.AccessRight) bool) {
-		subject := client.String()
+		var room [keyRoom]byte
+		subject := string(client.Append(room[:0]))
 		if !v.rightsOf(service, subject, yield) {
 			return
 		}
@@ -105,7 +113,8 @@ func (v *View) RightsFor(service civibus.ServiceID, client civibus.ClientID) ite
 }
 
 func (v *View) rightsOf(service civibus.ServiceID, subject string, yield func(*civibus.AccessRight) bool) bool {
-	list, _ := v.state.rightsFor.Get(rightsForKey(service, subject))
+	var room [2 * keyRoom]byte
+	list, _ := v.state.rightsFor.Get(string(appendRightsForKey(room[:0], service, subject)))
 	for _, r := range list {
 		if r.Service.Version != "" && r.Service.Version != service.Version {
 			continue
