@@ -126,7 +126,7 @@ func TestClientCertificateOverTLS(t *testing.T) {
 		g.Clients = []gateway.ClientRule{{Client: civibus.ClientID{MemberID: g.Member, Subsystem: "desk"}, Certificates: [][32]byte{gateway.Fingerprint(mine.Leaf)}}}
 	}}, fixture.Options{})
 	l := fixture.Listen(t)
-	s := httpd.New(p.town.Gateway.Consumer(), httpd.Options{TLS: &server})
+	s := httpd.New(p.town.Gateway.Consumer(), httpd.Options{TLS: httpd.CertificateTLS(server)})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
 	defer func() { _ = s.Close(); <-done }()

@@ -258,7 +258,7 @@ func (n *Node) serveFaces(l listeners, r *rooms, closers *closers, group *errgro
 		if err != nil {
 			return fmt.Errorf("consumer face: %w", err)
 		}
-		options.TLS = &cert
+		options.TLS = httpd.CertificateTLS(cert)
 	}
 	consumer := httpd.New(r.gateway.Consumer(), options)
 	peers := n.peerHandler(r)

@@ -13,8 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/civibus/civibus"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/httpd"
 )
 
 const (
@@ -23,7 +25,8 @@ const (
 )
 
 // ServerConfig says how a body is reached by other bodies. Only View,
-// Certificate and Handler must be given.
+// Certificate and Handler must be given; limits that are not have the defaults
+// of httpd.Options.
 type ServerConfig struct {
 	// View returns the current registry view.
 	View func() View
@@ -31,19 +34,19 @@ type ServerConfig struct {
 	Certificate func() (*tls.Certificate, error)
 	// Handler gets the requests of pinned peers; PeerFrom tells whose they are.
 	Handler http.Handler
-	// MaxConns bounds all connections; further ones wait to be accepted. Default 4096.
+	// MaxConns bounds all connections; further ones wait to be accepted.
 	MaxConns int
 	// MaxConnsPerPeer bounds the connections of one body. Default 512.
 	MaxConnsPerPeer int
-	// HeaderTimeout bounds the TLS handshake and the head of a request. Default 10 s.
+	// HeaderTimeout bounds the TLS handshake and the head of a request.
 	HeaderTimeout time.Duration
 	// IdleTimeout closes unused connections. It must be longer than the other
-	// side's, so that it is the client who closes. Default 120 s.
+	// side's, so that it is the client who closes.
 	IdleTimeout time.Duration
 	// StallTimeout bounds how long a body may make no progress at all, in either
 	// direction. Default 30 s.
 	StallTimeout time.Duration
-	// MaxHeaderBytes bounds the head of a request. Default 64 KiB.
+	// MaxHeaderBytes bounds the head of a request.
 	MaxHeaderBytes int
 	// Logger gets refusals. Default: none.
 	Logger *slog.Logger
@@ -55,7 +58,7 @@ type ServerConfig struct {
 type Server struct {
 	config  ServerConfig
 	metrics serverMetrics
-	http    *http.Server
+	http    *httpd.Server
 
 	mu    sync.Mutex
 	peers map[civibus.MemberID]int // connections that have made a request
@@ -69,27 +72,23 @@ func NewServer(config ServerConfig) (*Server, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	setDefault(&config.MaxConns, 4096)
 	setDefault(&config.MaxConnsPerPeer, 512)
-	setDefault(&config.HeaderTimeout, 10*time.Second)
-	setDefault(&config.IdleTimeout, 120*time.Second)
 	setDefault(&config.StallTimeout, 30*time.Second)
-	setDefault(&config.MaxHeaderBytes, 64<<10)
 	metrics, err := newServerMetrics(config.Metrics)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{config: config, metrics: metrics, peers: make(map[civibus.MemberID]int)}
-	s.http = &http.Server{
-		Handler:           http.HandlerFunc(s.guard),
-		ReadHeaderTimeout: config.HeaderTimeout,
-		IdleTimeout:       config.IdleTimeout,
-		MaxHeaderBytes:    config.MaxHeaderBytes,
-		ConnContext:       s.connContext,
-		ErrorLog:          log.New(errorLog{s}, "", 0),
-		Protocols:         new(http.Protocols),
-	}
-	s.http.Protocols.SetHTTP1(true)
+	s.http = httpd.New(http.HandlerFunc(s.guard), httpd.Options{
+		HeaderTimeout:  config.HeaderTimeout,
+		IdleTimeout:    config.IdleTimeout,
+		StallTimeout:   config.StallTimeout,
+		MaxHeaderBytes: config.MaxHeaderBytes,
+		MaxConns:       config.MaxConns,
+		TLS:            ServerTLS(config.View, config.Certificate),
+		Connected:      s.connected,
+		ErrorLog:       log.New(errorLog{s}, "", 0),
+	})
 	return s, nil
 }
 
@@ -121,14 +120,7 @@ func PeerOf(view View, state *tls.ConnectionState) (Peer, error) {
 
 // Serve accepts connections on a TCP listener until Shutdown or Close. It
 // returns nil after either.
-func (s *Server) Serve(listener net.Listener) error {
-	limited := &limitListener{Listener: listener, server: s, slots: make(chan struct{}, s.config.MaxConns), done: make(chan struct{})}
-	err := s.http.Serve(tls.NewListener(limited, ServerTLS(s.config.View, s.config.Certificate)))
-	if errors.Is(err, http.ErrServerClosed) {
-		return nil
-	}
-	return err
-}
+func (s *Server) Serve(listener net.Listener) error { return s.http.Serve(listener) }
 
 // Shutdown stops accepting, lets the requests under way end, and returns.
 func (s *Server) Shutdown(ctx context.Context) error { return s.http.Shutdown(ctx) }
@@ -167,6 +159,21 @@ func (s *Server) refuse(w http.ResponseWriter, status int, reason string) {
 	http.Error(w, reason, status)
 }
 
+// serverConn is what is known of a connection.
+type serverConn struct {
+	peer     atomic.Pointer[Peer] // of the request under way
+	admitted atomic.Bool
+	member   civibus.MemberID // guarded by Server.mu, as is gone
+	gone     bool
+}
+
+// connected counts a connection that was accepted.
+func (s *Server) connected(ctx context.Context) (context.Context, func()) {
+	conn := &serverConn{}
+	s.metrics.open.Inc()
+	return context.WithValue(ctx, connKey{}, conn), func() { s.closed(conn) }
+}
+
 // admit counts a connection for its body at the first request, when the body
 // has proved that it holds the key.
 func (s *Server) admit(conn *serverConn, member civibus.MemberID) bool {
@@ -184,6 +191,7 @@ func (s *Server) admit(conn *serverConn, member civibus.MemberID) bool {
 	return true
 }
 
+// closed uncounts it.
 func (s *Server) closed(conn *serverConn) {
 	s.metrics.open.Dec()
 	s.mu.Lock()
@@ -194,77 +202,6 @@ func (s *Server) closed(conn *serverConn) {
 			delete(s.peers, conn.member)
 		}
 	}
-}
-
-func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
-	if t, ok := c.(*tls.Conn); ok {
-		if conn, ok := t.NetConn().(*serverConn); ok {
-			return context.WithValue(ctx, connKey{}, conn)
-		}
-	}
-	return ctx
-}
-
-// limitListener accepts no more connections than there are slots.
-type limitListener struct {
-	net.Listener
-	server *Server
-	slots  chan struct{}
-	done   chan struct{}
-	once   sync.Once
-}
-
-// Accept waits for a slot and a connection.
-func (l *limitListener) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	l.server.metrics.open.Inc()
-	return &serverConn{Conn: c, listener: l, stall: l.server.config.StallTimeout}, nil
-}
-
-// Close stops accepting.
-func (l *limitListener) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return l.Listener.Close()
-}
-
-// serverConn is an accepted connection that is counted and on which no write
-// hangs.
-type serverConn struct {
-	net.Conn
-	listener *limitListener
-	stall    time.Duration
-	once     sync.Once
-	peer     atomic.Pointer[Peer] // of the request under way
-	admitted atomic.Bool
-	member   civibus.MemberID // guarded by Server.mu, as is gone
-	gone     bool
-}
-
-// Write writes within the stall timeout.
-func (c *serverConn) Write(p []byte) (int, error) {
-	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
-		return 0, err
-	}
-	return c.Conn.Write(p)
-}
-
-// Close closes the connection and frees its slot, once.
-func (c *serverConn) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() {
-		<-c.listener.slots
-		c.listener.server.closed(c)
-	})
-	return err
 }
 
 // stallBody bounds the wait for each piece of a request body.

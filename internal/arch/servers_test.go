@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// serverMakers are the packages that may make HTTP servers by hand: they bound
-// heads, idle connections, stalls and the number of connections, and test it.
+// serverMakers are the packages that may make HTTP servers by hand: httpd bounds
+// heads, idle connections, stalls and the number of connections, and tests it.
 // The demonstration's and the benchmarks' servers stand for other people's.
-var serverMakers = []string{"internal/httpd", "transport", "internal/demostack", "bench", "test"}
+var serverMakers = []string{"internal/httpd", "internal/demostack", "bench", "test"}
 
 // TestServersHaveLimits holds that no listener of the node is served by a bare
 // net/http server, which lets whoever connects hold it for ever.

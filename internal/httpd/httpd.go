@@ -1,5 +1,5 @@
-// Package httpd makes the HTTP servers that face a body's own systems, with the
-// limits that net/http leaves open.
+// Package httpd makes the HTTP servers of a node, towards the body's own systems
+// and towards other bodies, with the limits that net/http leaves open.
 //
 // Trust: an attacker who can connect can at most hold connections and the
 // memory of their buffers: heads are bounded in size and time, idle connections
@@ -10,6 +10,7 @@ package httpd
 import (
 	"context"
 	"crypto/tls"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,11 +30,27 @@ type Options struct {
 	MaxHeaderBytes int
 	// MaxConns bounds the open connections; further ones wait. Default 4096.
 	MaxConns int
-	// TLS is the server's certificate; nil: plain HTTP. Client certificates are
-	// asked for, not verified: rules compare them as a whole.
-	TLS *tls.Certificate
+	// TLS is how connections are secured; nil: plain HTTP. See CertificateTLS.
+	TLS *tls.Config
+	// Connected, when not nil, is called with each connection that is accepted.
+	// The context that it returns is that of the connection's requests; closed is
+	// called once, when the connection is closed.
+	Connected func(context.Context) (ctx context.Context, closed func())
 	// Logger gets what net/http complains about. Default: none.
 	Logger *slog.Logger
+	// ErrorLog gets the same instead, a line each. Default: Logger, as details.
+	ErrorLog *log.Logger
+}
+
+// CertificateTLS shows one certificate. Client certificates are asked for, not
+// verified: rules compare them as a whole.
+func CertificateTLS(c tls.Certificate) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{c},
+		ClientAuth:   tls.RequestClientCert,
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"http/1.1"},
+	}
 }
 
 func (o *Options) defaults() {
@@ -44,6 +61,9 @@ func (o *Options) defaults() {
 	setDefault(&o.MaxConns, 4096)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.ErrorLog == nil {
+		o.ErrorLog = slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug)
 	}
 }
 
@@ -68,10 +88,19 @@ func New(handler http.Handler, o Options) *Server {
 		ReadHeaderTimeout: o.HeaderTimeout,
 		IdleTimeout:       o.IdleTimeout,
 		MaxHeaderBytes:    o.MaxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          o.ErrorLog,
 		Protocols:         new(http.Protocols),
 	}
 	s.Protocols.SetHTTP1(true)
+	if o.Connected != nil {
+		s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
+			ctx, c.(*conn).closed = o.Connected(ctx)
+			return ctx
+		}
+	}
 	return &Server{options: o, http: s}
 }
 
@@ -79,12 +108,7 @@ func New(handler http.Handler, o Options) *Server {
 func (s *Server) Serve(l net.Listener) error {
 	l = &listener{Listener: l, stall: s.options.StallTimeout, slots: make(chan struct{}, s.options.MaxConns), done: make(chan struct{})}
 	if s.options.TLS != nil {
-		l = tls.NewListener(l, &tls.Config{
-			Certificates: []tls.Certificate{*s.options.TLS},
-			ClientAuth:   tls.RequestClientCert,
-			MinVersion:   tls.VersionTLS12,
-			NextProtos:   []string{"http/1.1"},
-		})
+		l = tls.NewListener(l, s.options.TLS)
 	}
 	if err := s.http.Serve(l); err != http.ErrServerClosed {
 		return err
@@ -119,7 +143,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	return &conn{Conn: c, stall: l.stall, free: sync.OnceFunc(func() { <-l.slots })}, nil
+	return &conn{Conn: c, listener: l}, nil
 }
 
 // Close stops accepting.
@@ -128,23 +152,30 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// conn does not let a write hang.
+// conn is an accepted connection, on which no write hangs.
 type conn struct {
 	net.Conn
-	stall time.Duration
-	free  func()
+	listener *listener
+	closed   func() // nil: nobody wants to know
+	once     sync.Once
 }
 
 // Write writes within the stall timeout.
 func (c *conn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+	if err := c.SetWriteDeadline(time.Now().Add(c.listener.stall)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
 }
 
-// Close frees the connection's slot.
+// Close frees the connection's slot, once.
 func (c *conn) Close() error {
-	defer c.free()
-	return c.Conn.Close()
+	err := c.Conn.Close()
+	c.once.Do(func() {
+		<-c.listener.slots
+		if c.closed != nil {
+			c.closed()
+		}
+	})
+	return err
 }

@@ -139,7 +139,7 @@ func TestTLSAsksForACertificate(t *testing.T) {
 		if len(r.TLS.PeerCertificates) == 1 {
 			_, _ = io.WriteString(w, "shown")
 		}
-	}, httpd.Options{TLS: certificate})
+	}, httpd.Options{TLS: httpd.CertificateTLS(*certificate)})
 	for want, shown := range map[string][]tls.Certificate{"": nil, "shown": {*certificate}} {
 		tr := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{Certificates: shown, InsecureSkipVerify: true}} //nolint:gosec // the test's own server
 		r, _ := http.NewRequestWithContext(context.Background(), "GET", "https://"+address, nil)
