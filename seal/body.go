@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/seal/httpsig"
 )
 
 type readCloser = io.ReadCloser
@@ -40,6 +41,7 @@ type Body struct {
 	size    int64
 	err     error
 	closed  atomic.Bool
+	beyond  [1]byte // room to see that a body has ended
 }
 
 // Bytes returns the whole body if it was verified beforehand. The caller must
@@ -55,8 +57,7 @@ func (b *Body) whole(n int) error {
 			return b.fail(civibus.FaultIO, err, "the %s's body was cut: %d of %d bytes came", b.check.what, m, n)
 		}
 	}
-	var one [1]byte
-	if m, err := b.src.Read(one[:]); m > 0 {
+	if m, err := b.src.Read(b.beyond[:]); m > 0 {
 		return b.fail(civibus.FaultIO, nil, "the %s's body is longer than announced", b.check.what)
 	} else if err != nil && !errors.Is(err, io.EOF) {
 		return b.fail(civibus.FaultIO, err, "the %s's body was cut", b.check.what)
@@ -212,7 +213,7 @@ func (b *Body) finish(digest [32]byte, size int64) error {
 	if c.request {
 		s.binding = b.out.binding
 		if c.streamed {
-			s.binding.done.Store(&requestEnd{c.digestField, s.Signature})
+			s.binding.done.Store(&requestEnd{c.digestField, httpsig.FormatSignature(Label, s.Signature)})
 		}
 	}
 	b.out.done.Store(s)
@@ -264,5 +265,6 @@ func (c *check) trailers(digest [32]byte, out *Verified) (*Seal, error) {
 	}
 	c.digestField = field
 	out.early.Store(c.req != nil && bound == toHead)
-	return c.signed(in, sig)
+	s := new(Seal)
+	return s, c.signed(s, in, sig)
 }

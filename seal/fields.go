@@ -68,7 +68,7 @@ func covered(dst []httpsig.Component, h http.Header) ([]httpsig.Component, error
 		if len(lines) == 0 || hop(name) || secret(name) {
 			continue
 		}
-		c, err := httpsig.FieldComponent(name)
+		c, err := fieldComponent(name)
 		if err != nil {
 			return nil, err
 		}
@@ -133,6 +133,39 @@ var (
 	}
 )
 
+// The fields that nearly every sealed message has: their components and, by
+// their names in lower case, their names in net/http's form. Nothing changes
+// them.
+var usualFields, usualNames = func() (map[string]httpsig.Component, map[string]string) {
+	fields, names := make(map[string]httpsig.Component), make(map[string]string)
+	for _, name := range []string{
+		fieldDigest, "Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Content-Encoding", "Content-Type",
+		"Date", "Etag", "Last-Modified", "Location", "User-Agent", "Vary",
+		civibus.HeaderClient, civibus.HeaderID, civibus.HeaderRequestID, civibus.HeaderRequestHash, civibus.HeaderService,
+		civibus.HeaderPurpose, civibus.HeaderHeight, civibus.HeaderFault, civibus.HeaderBodyLength, civibus.HeaderError,
+	} {
+		lower := strings.ToLower(name)
+		fields[name], names[lower] = component(lower), name
+	}
+	return fields, names
+}()
+
+// fieldComponent is the component of a field with a name in net/http's form.
+func fieldComponent(name string) (httpsig.Component, error) {
+	if c, ok := usualFields[name]; ok {
+		return c, nil
+	}
+	return httpsig.FieldComponent(name)
+}
+
+// headerName returns net/http's form of a field name in lower case.
+func headerName(lower string) string {
+	if name, ok := usualNames[lower]; ok {
+		return name
+	}
+	return http.CanonicalHeaderKey(lower)
+}
+
 func component(name string, params ...httpsig.Param) httpsig.Component {
 	c, err := httpsig.NewComponent(name, params...)
 	if err != nil {
@@ -162,9 +195,9 @@ const (
 // binding says how an answer can be bound to r now.
 func (r *RequestSeal) binding() boundTo {
 	switch {
-	case r.head != nil && r.Complete():
+	case r.head != "" && r.Complete():
 		return toStream
-	case r.head != nil:
+	case r.head != "":
 		return toHead
 	case r.Complete():
 		return toRequest

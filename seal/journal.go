@@ -184,6 +184,7 @@ func (j *ReplayJournal) begin(now time.Time) error {
 		}
 		j.file, j.broken = f, nil
 		j.sequence++
+		j.seed = entrySeed(j.sequence)
 		g.files = []string{name}
 	}
 	j.gens = append(j.gens, g)
@@ -201,8 +202,7 @@ func (j *ReplayJournal) record(k nonceKey, created time.Time) error {
 			return err
 		}
 	}
-	var buf [entrySize]byte
-	if _, err := j.file.Write(appendEntry(buf[:0], j.sequence, k, created.Unix())); err != nil {
+	if _, err := j.file.Write(appendEntry(j.entry[:0], j.seed, k, created.Unix())); err != nil {
 		j.broken = err
 		_ = j.restore()
 		return err

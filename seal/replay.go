@@ -42,6 +42,8 @@ type ReplayJournal struct {
 	file     journalFile
 	lock     journalFile
 	sequence uint64
+	seed     uint32 // entrySeed(sequence)
+	entry    [entrySize]byte
 	past     []string // files of what was dropped, to be removed
 	broken   error    // the file's end could not be restored
 	closed   bool
@@ -208,18 +210,16 @@ func encodeHeader(sequence uint64, floor int64) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 }
 
-func appendEntry(b []byte, sequence uint64, k nonceKey, created int64) []byte {
+func appendEntry(b []byte, seed uint32, k nonceKey, created int64) []byte {
 	b = append(b, k[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(created))
-	return binary.BigEndian.AppendUint32(b, entryCRC(b[len(b)-24:], sequence))
+	return binary.BigEndian.AppendUint32(b, crc32.Update(seed, castagnoli(), b[len(b)-24:]))
 }
 
-// entryCRC ties an entry to its file, so that a piece of another file does not
-// pass for it.
-func entryCRC(entry []byte, sequence uint64) uint32 {
-	var s [8]byte
-	binary.BigEndian.PutUint64(s[:], sequence)
-	return crc32.Update(crc32.Checksum(s[:], castagnoli()), castagnoli(), entry)
+// entrySeed is what the checksums of a file's entries begin with. It ties an
+// entry to its file, so that a piece of another file does not pass for it.
+func entrySeed(sequence uint64) uint32 {
+	return crc32.Checksum(binary.BigEndian.AppendUint64(nil, sequence), castagnoli())
 }
 
 // decodeHeader reads a header.
@@ -232,11 +232,12 @@ func decodeHeader(b []byte) (sequence uint64, floor int64, err error) {
 
 // decodeEntries calls use for each good entry; it stops at the first bad one.
 func decodeEntries(b []byte, sequence uint64, use func(k nonceKey, created int64)) error {
+	seed := entrySeed(sequence)
 	for i := 0; len(b) > 0; i++ {
 		if len(b) < entrySize {
 			return fmt.Errorf("entry %d is cut short", i)
 		}
-		if entryCRC(b[:24], sequence) != binary.BigEndian.Uint32(b[24:]) {
+		if crc32.Update(seed, castagnoli(), b[:24]) != binary.BigEndian.Uint32(b[24:]) {
 			return fmt.Errorf("entry %d is damaged", i)
 		}
 		use(nonceKey(b[:16]), int64(binary.BigEndian.Uint64(b[16:])))

@@ -63,18 +63,24 @@ type Seal struct {
 func (s *Seal) Binding() *RequestSeal { return s.binding }
 
 // RequestSeal is what a response's seal covers of its request: method, path,
-// query, digest and signature. It is safe for concurrent use; a streamed
+// query, digest and signature, the signature as the member of its field. It is safe for concurrent use; a streamed
 // request's becomes complete when its body has passed.
 type RequestSeal struct {
 	method, path, query string
-	head                []byte // signature of the head of a streamed request
+	head                string // signature of the head of a streamed request
 	done                atomic.Pointer[requestEnd]
 }
 
 // requestEnd is what is known once the request's seal proper is there.
 type requestEnd struct {
 	digest    string // Content-Digest
-	signature []byte
+	signature string
+}
+
+// fields gives the two fields that response seals refer to.
+func (e *requestEnd) fields() http.Header {
+	lines := [...]string{e.digest, e.signature}
+	return http.Header{fieldDigest: lines[:1:1], fieldSignature: lines[1:]}
 }
 
 // Complete reports whether the request's seal proper is known. Until then an
@@ -85,15 +91,14 @@ func (r *RequestSeal) Complete() bool { return r.done.Load() != nil }
 func (r *RequestSeal) message() *httpsig.Message {
 	m := &httpsig.Message{Method: r.method, Path: r.path, Query: r.query, Length: -1}
 	end := r.done.Load()
-	if r.head != nil {
-		m.Header = http.Header{fieldSignature: {httpsig.FormatSignature(HeadLabel, r.head)}}
+	switch {
+	case r.head == "" && end != nil:
+		m.Header = end.fields()
+	case r.head != "":
+		m.Header = http.Header{fieldSignature: {r.head}}
 		if end != nil {
-			m.Trailer = http.Header{fieldDigest: {end.digest}, fieldSignature: {httpsig.FormatSignature(Label, end.signature)}}
+			m.Trailer = end.fields()
 		}
-		return m
-	}
-	if end != nil {
-		m.Header = http.Header{fieldDigest: {end.digest}, fieldSignature: {httpsig.FormatSignature(Label, end.signature)}}
 	}
 	return m
 }
@@ -112,12 +117,12 @@ func Unverified(r *http.Request) *RequestSeal {
 		digest := r.Header[fieldDigest]
 		switch {
 		case s.Label == HeadLabel:
-			b.head = s.Signature
+			b.head = httpsig.FormatSignature(HeadLabel, s.Signature)
 		case s.Label == Label && len(digest) == 1:
-			b.done.Store(&requestEnd{digest[0], s.Signature})
+			b.done.Store(&requestEnd{digest[0], httpsig.FormatSignature(Label, s.Signature)})
 		}
 	}
-	if b.head != nil {
+	if b.head != "" {
 		b.done.Store(nil)
 	}
 	return b

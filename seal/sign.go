@@ -23,16 +23,15 @@ func SealRequest(ctx context.Context, signer civibus.Signer, r *http.Request, bo
 	// 1. The body and its digest.
 	prepare(r)
 	digest := sha256.Sum256(body)
-	r.Header[fieldDigest] = []string{httpsig.FormatDigest(httpsig.SHA256, digest[:])}
+	digestField := httpsig.FormatDigest(httpsig.SHA256, digest[:])
+	r.Header[fieldDigest] = []string{digestField}
 	r.ContentLength = int64(len(body))
-	r.Body, r.GetBody = http.NoBody, func() (io.ReadCloser, error) { return http.NoBody, nil }
-	if len(body) > 0 {
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	}
+	r.GetBody = func() (io.ReadCloser, error) { return wholeBody(body), nil }
+	r.Body = wholeBody(body)
 	// 2. What is covered, and the signature over it.
 	m := httpsig.FromRequest(r)
-	list, err := covered(requestList(), r.Header)
+	var room [usualList]httpsig.Component
+	list, err := covered(append(room[:0], requestParts...), r.Header)
 	if err != nil {
 		return nil, fault(civibus.ConsumerGateway, civibus.FaultBadRequest, err, "the request cannot be sealed: %v", err)
 	}
@@ -44,7 +43,7 @@ func SealRequest(ctx context.Context, signer civibus.Signer, r *http.Request, bo
 	// 3. The fields, and what the answer will be bound to.
 	signed.set(r.Header)
 	b := &RequestSeal{method: m.Method, path: m.Path, query: m.Query}
-	b.done.Store(&requestEnd{r.Header[fieldDigest][0], signed.seal.Signature})
+	b.done.Store(&requestEnd{digestField, signed.signature})
 	signed.seal.Digest, signed.seal.Size, signed.seal.binding = digest, int64(len(body)), b
 	return signed.seal, nil
 }
@@ -84,7 +83,8 @@ func SealResponse(ctx context.Context, signer civibus.Signer, h http.Header, sta
 	h[fieldDigest] = []string{httpsig.FormatDigest(httpsig.SHA256, digest[:])}
 	// 3. What is covered, and the signature over it.
 	m := &httpsig.Message{Status: status, Header: h, Length: -1, Request: req.message()}
-	list, err := responseList(h, false, b)
+	var room [usualList]httpsig.Component
+	list, err := responseList(room[:0], h, false, b)
 	if err != nil {
 		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, err, "the response cannot be sealed: %v", err)
 	}
@@ -121,13 +121,28 @@ func prepare(r *http.Request) {
 	}
 }
 
-func requestList() []httpsig.Component {
-	return append(make([]httpsig.Component, 0, 24), requestParts...)
+// wholeBody is a request's body that is at hand.
+func wholeBody(body []byte) io.ReadCloser {
+	if len(body) == 0 {
+		return http.NoBody
+	}
+	r := new(bodyReader)
+	r.Reset(body)
+	return r
 }
 
-// responseList is the component list of a response's seal.
-func responseList(h http.Header, trailer bool, b boundTo) ([]httpsig.Component, error) {
-	list, err := covered(append(make([]httpsig.Component, 0, 24), statusPart...), h)
+// bodyReader reads a body that is at hand.
+type bodyReader struct{ bytes.Reader }
+
+// Close does nothing.
+func (*bodyReader) Close() error { return nil }
+
+// usualList is as many components as most messages have at most.
+const usualList = 24
+
+// responseList appends the component list of a response's seal.
+func responseList(dst []httpsig.Component, h http.Header, trailer bool, b boundTo) ([]httpsig.Component, error) {
+	list, err := covered(append(dst, statusPart...), h)
 	if err != nil {
 		return nil, err
 	}
@@ -151,12 +166,12 @@ type sealed struct {
 }
 
 func (s *sealed) set(h http.Header) {
-	h[fieldInput] = []string{s.input}
-	h[fieldSignature] = []string{s.signature}
+	lines := [...]string{s.input, s.signature}
+	h[fieldInput], h[fieldSignature] = lines[:1:1], lines[1:]
 }
 
 // sign signs m over list.
-func (s stamp) sign(ctx context.Context, signer civibus.Signer, m *httpsig.Message, list []httpsig.Component) (*sealed, error) {
+func (s *stamp) sign(ctx context.Context, signer civibus.Signer, m *httpsig.Message, list []httpsig.Component) (*sealed, error) {
 	key := signer.Key()
 	p := httpsig.Params{
 		Present: httpsig.HasCreated | httpsig.HasKeyID | httpsig.HasAlg | httpsig.HasTag,
@@ -166,18 +181,19 @@ func (s stamp) sign(ctx context.Context, signer civibus.Signer, m *httpsig.Messa
 		p.Present |= httpsig.HasNonce
 		p.Nonce = s.nonce
 	}
-	in, err := httpsig.NewInput(s.label, list, p)
+	field, err := httpsig.FormatInput(s.label, list, p)
 	if err != nil {
 		return nil, err
 	}
-	field := in.Field()
 	if len(field) > MaxInput {
 		return nil, fmt.Errorf("its Signature-Input would have %d bytes, the rule is at most %d", len(field), MaxInput)
 	}
-	base, err := httpsig.AppendBase(make([]byte, 0, 2048), m, in)
+	var room [usualBase]byte
+	scratch, err := httpsig.AppendBaseOver(room[:0], m, list, field[len(s.label)+1:])
 	if err != nil {
 		return nil, err
 	}
+	base := bytes.Clone(scratch)
 	sig, err := signer.Sign(ctx, base)
 	if err != nil {
 		return nil, fmt.Errorf("sign with key %s: %w", key.ID, err)
@@ -187,8 +203,13 @@ func (s stamp) sign(ctx context.Context, signer civibus.Signer, m *httpsig.Messa
 	}}, nil
 }
 
+// usualBase is as long as most signature bases are at most, in bytes.
+const usualBase = 2048
+
 func newNonce() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the process instead
-	return base64.StdEncoding.EncodeToString(b[:])
+	var text [24]byte
+	base64.StdEncoding.Encode(text[:], b[:])
+	return string(text[:])
 }

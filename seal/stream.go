@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -57,7 +58,7 @@ func SealRequestStream(ctx context.Context, signer civibus.Signer, r *http.Reque
 	}
 	m := httpsig.FromRequest(r)
 	m.Header = r.Header.Clone() // as sealed, whatever happens to r.Header later
-	list, err := covered(requestList(), m.Header)
+	list, err := covered(slices.Clone(requestParts), m.Header)
 	if err != nil {
 		return nil, fault(civibus.ConsumerGateway, civibus.FaultBadRequest, err, "the request cannot be sealed: %v", err)
 	}
@@ -71,7 +72,7 @@ func SealRequestStream(ctx context.Context, signer civibus.Signer, r *http.Reque
 	}
 	head.set(r.Header)
 	head.seal.Head = true
-	p := &Pending{head: head.seal, binding: &RequestSeal{method: m.Method, path: m.Path, query: m.Query, head: head.seal.Signature}}
+	p := &Pending{head: head.seal, binding: &RequestSeal{method: m.Method, path: m.Path, query: m.Query, head: head.signature}}
 	head.seal.binding = p.binding
 	// 2. The body, and the seal proper at its end.
 	trailer := http.Header{fieldDigest: nil, fieldInput: nil, fieldSignature: nil}
@@ -86,7 +87,7 @@ func SealRequestStream(ctx context.Context, signer civibus.Signer, r *http.Reque
 		trailer[fieldDigest] = m.Trailer[fieldDigest]
 		signed.set(trailer)
 		signed.seal.Digest, signed.seal.Size, signed.seal.binding = digest, size, p.binding
-		p.binding.done.Store(&requestEnd{m.Trailer[fieldDigest][0], signed.seal.Signature})
+		p.binding.done.Store(&requestEnd{m.Trailer[fieldDigest][0], signed.signature})
 		p.done.Store(signed.seal)
 		return nil
 	}}
@@ -185,7 +186,7 @@ func NewResponseStream(ctx context.Context, signer civibus.Signer, w http.Respon
 	// The binding is taken first: the request may become complete meanwhile.
 	b := req.binding()
 	m := &httpsig.Message{Status: status, Header: h.Clone(), Length: -1, Request: req.message()}
-	list, err := responseList(m.Header, false, b)
+	list, err := responseList(nil, m.Header, false, b)
 	s := stamp{label: HeadLabel, created: now}
 	var head *sealed
 	if err == nil {
@@ -239,7 +240,7 @@ func (s *ResponseStream) Close() error {
 	digest := [32]byte(s.sum.Sum(nil))
 	s.m.Trailer = http.Header{fieldDigest: {httpsig.FormatDigest(httpsig.SHA256, digest[:])}}
 	s.m.Request = s.req.message()
-	list, err := responseList(s.m.Header, true, b)
+	list, err := responseList(nil, s.m.Header, true, b)
 	var signed *sealed
 	if err == nil {
 		signed, err = s.s.sign(s.ctx, s.signer, s.m, list)

@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -85,9 +86,9 @@ func (v *Verified) Binding() *RequestSeal { return v.binding }
 
 // Request verifies a request that a provider's gateway received.
 func (v *Verifier) Request(r *http.Request) (*Verified, error) {
-	c := check{v: v, place: civibus.ProviderGateway, what: "request", header: r.Header, trailer: &r.Trailer,
-		m: httpsig.FromRequest(r), open: requestParts, request: true}
-	out := &Verified{}
+	c := &check{v: v, place: civibus.ProviderGateway, what: "request", header: r.Header, trailer: &r.Trailer,
+		m: *httpsig.FromRequest(r), open: requestParts, request: true}
+	out := &c.out
 	if err := c.begin(out); err != nil {
 		return nil, err
 	}
@@ -100,11 +101,11 @@ func (v *Verifier) Request(r *http.Request) (*Verified, error) {
 	}
 	out.binding = &RequestSeal{method: c.m.Method, path: c.m.Path, query: c.m.Query}
 	if c.streamed {
-		out.binding.head = c.now.seal.Signature
+		out.binding.head = httpsig.FormatSignature(HeadLabel, c.now.seal.Signature)
 	} else {
-		out.binding.done.Store(&requestEnd{c.digestField, c.now.seal.Signature})
+		out.binding.done.Store(&requestEnd{c.digestField, httpsig.FormatSignature(Label, c.now.seal.Signature)})
 	}
-	if err := c.body(out, r.Body, r.ContentLength, false); err != nil {
+	if err := c.read(out, r.Body, r.ContentLength, false); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -116,26 +117,27 @@ func (v *Verifier) Response(resp *http.Response, req *RequestSeal) (*Verified, e
 	if req == nil {
 		return nil, fault(civibus.ConsumerGateway, civibus.FaultInternal, errNoBinding, "the gateway could not process the response")
 	}
-	c := check{v: v, place: civibus.ConsumerGateway, what: "response", header: resp.Header, trailer: &resp.Trailer,
-		m: httpsig.FromResponse(resp, req.message()), open: statusPart, req: req}
-	out := &Verified{}
+	c := &check{v: v, place: civibus.ConsumerGateway, what: "response", header: resp.Header, trailer: &resp.Trailer,
+		m: *httpsig.FromResponse(resp, req.message()), open: statusPart, req: req}
+	out := &c.out
 	if err := c.begin(out); err != nil {
 		return nil, err
 	}
-	if err := c.body(out, resp.Body, resp.ContentLength, bodiless(req.method, resp.StatusCode)); err != nil {
+	if err := c.read(out, resp.Body, resp.ContentLength, bodiless(req.method, resp.StatusCode)); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-// check is the verification of one message.
+// check is the verification of one message. What it results in lies in it, since
+// all of it lives as long as the exchange.
 type check struct {
 	v       *Verifier
 	place   civibus.Place
 	what    string
 	header  http.Header
 	trailer *http.Header
-	m       *httpsig.Message
+	m       httpsig.Message
 	open    []httpsig.Component
 	request bool
 	req     *RequestSeal // of a response
@@ -146,6 +148,10 @@ type check struct {
 	digestField string
 	digest      [32]byte // of a whole message
 	fields      []string // names of the covered fields in net/http's form
+
+	out  Verified
+	body Body
+	head Seal // the one in the message's head
 }
 
 // signature is one seal taken apart.
@@ -197,9 +203,10 @@ func (c *check) begin(out *Verified) error {
 	if c.now.key, err = c.key(in); err != nil {
 		return err
 	}
-	if c.now.seal, err = c.signed(in, sig); err != nil {
+	if err := c.signed(&c.head, in, sig); err != nil {
 		return err
 	}
+	c.now.seal = &c.head
 	out.Key, out.Header = c.now.key, c.keep()
 	out.early.Store(c.req != nil && tail == toHead)
 	if c.streamed {
@@ -322,7 +329,7 @@ func (c *check) components(in *httpsig.Input, trailers bool) (boundTo, error) {
 		if list[i].Derived() || len(id) != len(name)+2 || name <= last {
 			return 0, fmt.Errorf("component %s is not one of the profile's, or out of order", id)
 		}
-		canonical := http.CanonicalHeaderKey(name)
+		canonical := headerName(name)
 		if secret(canonical) || hop(canonical) {
 			return 0, fmt.Errorf("field %s must not be sealed", name)
 		}
@@ -377,7 +384,7 @@ func (c *check) clock() error {
 // key finds the key and binds the algorithm to it.
 func (c *check) key(in *httpsig.Input) (civibus.PublicKey, error) {
 	id, err := civibus.ParseKeyID(in.Params.KeyID)
-	if err != nil || id.String() != in.Params.KeyID {
+	if err != nil || strings.ToLower(in.Params.KeyID) != in.Params.KeyID {
 		return civibus.PublicKey{}, c.refuse("its keyid is not 64 lower-case hex digits")
 	}
 	k, err := c.v.Key(id)
@@ -393,16 +400,19 @@ func (c *check) key(in *httpsig.Input) (civibus.PublicKey, error) {
 	return k, nil
 }
 
-// signed verifies a signature over c.m.
-func (c *check) signed(in *httpsig.Input, sig []byte) (*Seal, error) {
-	base, err := httpsig.AppendBase(make([]byte, 0, 2048), c.m, in)
+// signed verifies a signature over c.m and describes it in s.
+func (c *check) signed(s *Seal, in *httpsig.Input, sig []byte) error {
+	var room [usualBase]byte
+	scratch, err := httpsig.AppendBase(room[:0], &c.m, in)
 	if err != nil {
-		return nil, c.refuse("%v", err)
+		return c.refuse("%v", err)
 	}
+	base := bytes.Clone(scratch)
 	if !c.v.keys.verify(c.now.key, base, sig) {
-		return nil, c.refuse("the signature is not key %s's over this message", c.now.key.ID)
+		return c.refuse("the signature is not key %s's over this message", c.now.key.ID)
 	}
-	return &Seal{Base: base, Signature: sig, KeyID: c.now.key.ID, Created: c.now.created, Nonce: in.Params.Nonce}, nil
+	*s = Seal{Base: base, Signature: sig, KeyID: c.now.key.ID, Created: c.now.created, Nonce: in.Params.Nonce}
+	return nil
 }
 
 // keep returns the sealed fields and the secret ones.
@@ -419,8 +429,8 @@ func (c *check) keep() http.Header {
 	return h
 }
 
-// body sets out.Body and out.Length, and reads what can be verified now.
-func (c *check) body(out *Verified, src readCloser, contentLength int64, bodiless bool) error {
+// read sets out.Body and out.Length, and reads what can be verified now.
+func (c *check) read(out *Verified, src readCloser, contentLength int64, bodiless bool) error {
 	// 1. The length.
 	length, err := sealedLength(out.Header)
 	if err != nil {
@@ -432,7 +442,8 @@ func (c *check) body(out *Verified, src readCloser, contentLength int64, bodiles
 	if src == nil {
 		src = http.NoBody
 	}
-	b := &Body{check: c, out: out, src: src, length: length}
+	b := &c.body
+	*b = Body{check: c, out: out, src: src, length: length}
 	out.Body, out.Length = b, length
 	switch {
 	case bodiless && c.streamed:

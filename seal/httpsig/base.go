@@ -16,8 +16,14 @@ import (
 // AppendBase appends the signature base of m under in (RFC 9421 section 2.5).
 // A component that m does not have, or has ambiguously, is an error.
 func AppendBase(dst []byte, m *Message, in *Input) ([]byte, error) {
-	for i := range in.Components {
-		c := &in.Components[i]
+	return AppendBaseOver(dst, m, in.Components, in.raw)
+}
+
+// AppendBaseOver is AppendBase for the components and the value of
+// @signature-params that an Input would have.
+func AppendBaseOver(dst []byte, m *Message, components []Component, params string) ([]byte, error) {
+	for i := range components {
+		c := &components[i]
 		dst = append(dst, c.id...)
 		dst = append(dst, ": "...)
 		start := len(dst)
@@ -31,7 +37,7 @@ func AppendBase(dst []byte, m *Message, in *Input) ([]byte, error) {
 		dst = append(dst, '\n')
 	}
 	dst = append(dst, `"@signature-params": `...)
-	return append(dst, in.raw...), nil
+	return append(dst, params...), nil
 }
 
 var (

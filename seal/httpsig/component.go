@@ -81,8 +81,8 @@ func NewComponent(name string, params ...Param) (Component, error) {
 // FieldComponent makes the component of a whole field from the name under
 // which a http.Header holds it, which must be in canonical form.
 func FieldComponent(name string) (Component, error) {
-	id := make([]byte, 0, 66)
-	id = append(id, '"')
+	var room [66]byte
+	id := append(room[:0], '"')
 	upper := true
 	for i := 0; i < len(name); i++ {
 		c := name[i]
@@ -199,7 +199,11 @@ func tokenByte(c byte) bool {
 	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
 		return true
 	}
-	return c != 0 && strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
+	switch c {
+	case '!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~':
+		return true
+	}
+	return false
 }
 
 // writeString writes a structured-field string (RFC 9651 section 4.1.6).

@@ -25,8 +25,8 @@ type Digest struct {
 
 // FormatDigest returns a member of a digest field.
 func FormatDigest(algorithm string, sum []byte) string {
-	b := make([]byte, 0, len(algorithm)+3+base64.StdEncoding.EncodedLen(len(sum)))
-	b = append(b, algorithm...)
+	var room [128]byte
+	b := append(room[:0], algorithm...)
 	b = append(b, "=:"...)
 	b = base64.StdEncoding.AppendEncode(b, sum)
 	return string(append(b, ':'))

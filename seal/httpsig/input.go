@@ -56,22 +56,34 @@ func (in *Input) Covers(id string) bool {
 // NewInput makes an Input; parameters are serialised in the order created,
 // expires, nonce, keyid, alg, tag.
 func NewInput(label string, components []Component, p Params) (*Input, error) {
-	if !validKey(label) {
-		return nil, fmt.Errorf("signature label %q: the rule is a structured-field key", label)
-	}
-	if p.Present&HasOther != 0 {
-		return nil, errors.New("signature parameters: only those of RFC 9421 can be made")
-	}
-	if err := unique(components); err != nil {
+	field, err := FormatInput(label, components, p)
+	if err != nil {
 		return nil, err
 	}
-	n := 160
+	return &Input{Label: label, Components: components, Params: p, raw: field[len(label)+1:]}, nil
+}
+
+// FormatInput returns the member of Signature-Input that NewInput stands for:
+// the label, "=" and the value of @signature-params. It keeps nothing of what it
+// is given.
+func FormatInput(label string, components []Component, p Params) (string, error) {
+	if !validKey(label) {
+		return "", fmt.Errorf("signature label %q: the rule is a structured-field key", label)
+	}
+	if p.Present&HasOther != 0 {
+		return "", errors.New("signature parameters: only those of RFC 9421 can be made")
+	}
+	if err := unique(components); err != nil {
+		return "", err
+	}
+	n := len(label) + 192 // the parameters have about 180
 	for i := range components {
 		n += len(components[i].id) + 1
 	}
 	var b strings.Builder
 	b.Grow(n)
-	b.WriteByte('(')
+	b.WriteString(label)
+	b.WriteString("=(")
 	for i := range components {
 		if i > 0 {
 			b.WriteByte(' ')
@@ -80,9 +92,9 @@ func NewInput(label string, components []Component, p Params) (*Input, error) {
 	}
 	b.WriteByte(')')
 	if err := p.write(&b); err != nil {
-		return nil, err
+		return "", err
 	}
-	return &Input{Label: label, Components: components, Params: p, raw: b.String()}, nil
+	return b.String(), nil
 }
 
 func (p *Params) write(b *strings.Builder) error {

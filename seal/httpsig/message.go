@@ -34,7 +34,13 @@ type Message struct {
 // FromRequest describes r, one that a server received or that a client is
 // about to send.
 func FromRequest(r *http.Request) *Message {
-	m := &Message{Method: r.Method, Authority: r.Host, Header: r.Header, Trailer: r.Trailer, Length: -1}
+	m := new(Message)
+	m.ofRequest(r)
+	return m
+}
+
+func (m *Message) ofRequest(r *http.Request) {
+	*m = Message{Method: r.Method, Authority: r.Host, Header: r.Header, Trailer: r.Trailer, Length: -1}
 	if m.Method == "" {
 		m.Method = http.MethodGet
 	}
@@ -57,7 +63,6 @@ func FromRequest(r *http.Request) *Message {
 	if r.Body != nil && r.ContentLength > 0 {
 		m.Length = r.ContentLength
 	}
-	return m
 }
 
 // FromResponse describes resp as the answer to req, which may be nil.

@@ -42,7 +42,7 @@ func ParseInputs(lines []string) ([]Input, error) {
 // what nearly every signer writes. It neither copies nor builds maps. The
 // error wraps ErrNotCanonical when ParseInputs might still read the field.
 func ParseCanonicalInputs(lines []string) ([]Input, error) {
-	out := make([]Input, 0, 2)
+	out := make([]Input, 0, 1)
 	for _, line := range lines {
 		s := scanner{in: line}
 		for {
@@ -385,7 +385,7 @@ func ParseSignatures(lines []string) ([]LabelledSignature, error) {
 
 // ParseCanonicalSignatures is ParseSignatures for fields in canonical form.
 func ParseCanonicalSignatures(lines []string) ([]LabelledSignature, error) {
-	out := make([]LabelledSignature, 0, 2)
+	out := make([]LabelledSignature, 0, 1)
 	err := scanBinaryDictionary(lines, func(key, b64 string) error {
 		for i := range out {
 			if out[i].Label == key {
@@ -407,8 +407,8 @@ func ParseCanonicalSignatures(lines []string) ([]LabelledSignature, error) {
 
 // FormatSignature returns a member of the Signature field.
 func FormatSignature(label string, signature []byte) string {
-	b := make([]byte, 0, len(label)+3+base64.StdEncoding.EncodedLen(len(signature)))
-	b = append(b, label...)
+	var room [128]byte
+	b := append(room[:0], label...)
 	b = append(b, "=:"...)
 	b = base64.StdEncoding.AppendEncode(b, signature)
 	return string(append(b, ':'))
