@@ -104,14 +104,20 @@ func digest512(body []byte) *[sha512.Size]byte {
 // patientReader reads a client system's body as long as it makes progress.
 type patientReader struct {
 	src io.Reader
-	rc  *http.ResponseController
+	rc  http.ResponseController
+	err error // sticky, io.EOF included
 }
 
-// Read reads within the stall timeout.
+// Read reads within the stall timeout. No deadline is left once the body has
+// ended.
 func (p *patientReader) Read(b []byte) (int, error) {
+	if p.err != nil {
+		return 0, p.err
+	}
 	_ = p.rc.SetReadDeadline(time.Now().Add(stallTimeout)) // not every writer has one: then the server's limits hold
 	n, err := p.src.Read(b)
 	_ = p.rc.SetReadDeadline(time.Time{})
+	p.err = err
 	return n, err
 }
 
@@ -266,9 +272,10 @@ func (k *keeper) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// commit returns what the record says of the body with this seal. A body whose
-// seal is not complete was not seen to its end and is not kept.
-func (k *keeper) commit(policy evidence.ArchivePolicy, s *seal.Seal) (*evidencepb.Body, error) {
+// commit returns what the record says of the body with this seal, in room unless
+// the archive says it. A body whose seal is not complete was not seen to its end
+// and is not kept.
+func (k *keeper) commit(room *evidencepb.Body, policy evidence.ArchivePolicy, s *seal.Seal) (*evidencepb.Body, error) {
 	if s == nil || s.Head {
 		return nil, nil
 	}
@@ -284,11 +291,11 @@ func (k *keeper) commit(policy evidence.ArchivePolicy, s *seal.Seal) (*evidencep
 			return archive.Commit()
 		}
 	}
-	b := &evidencepb.Body{Size: uint64(s.Size)}
+	room.Size = uint64(s.Size)
 	if policy != evidence.ArchiveNone {
-		b.Sha256 = s.Digest[:]
+		room.Sha256 = s.Digest[:]
 	}
-	return b, nil
+	return room, nil
 }
 
 // abort drops what was not committed.

@@ -49,12 +49,17 @@ func (x *exchange) decide() error {
 
 // sent is a request on its way.
 type sent struct {
+	x       *exchange
+	signer  civibus.Signer
+	called  http.Header // fields of the client system's call
 	request *http.Request
-	again   func(context.Context) (*http.Request, error) // nil: it cannot be sent again
-	header  http.Header                                  // as hashed
-	pending *seal.Pending                                // of a streamed body
-	meter   *meter                                       // of a streamed body
-	body    *[sha512.Size]byte                           // digest of a whole body
+
+	whole []byte // a body of at most the buffer limit
+	hash  string // X-Road-Request-Hash
+
+	pending *seal.Pending // of a streamed body
+	meter   *meter        // of a streamed body
+	header  http.Header   // as hashed, of a request with a streamed body
 }
 
 // sealRequest makes the sealed request to the provider.
@@ -63,18 +68,10 @@ func (x *exchange) sealRequest(ctx context.Context, w http.ResponseWriter, r *ht
 	if err != nil {
 		return nil, err
 	}
-	header := x.call.requestHeader(r.Header, strconv.FormatUint(x.view.Height(), 10))
-	make1 := func() (*http.Request, error) {
-		u, err := rawurl.New("https", "gateway.invalid", x.call.path, x.call.query)
-		if err != nil {
-			return nil, civibus.Faultf(x.place, civibus.FaultBadRequest, "Invalid request URI: %v", err)
-		}
-		u.ForceQuery = x.call.asked && x.call.query == ""
-		return (&http.Request{Method: x.call.method, URL: u, Header: header.Clone()}).WithContext(ctx), nil
-	}
+	s := &sent{x: x, signer: signer, called: r.Header}
 	var src io.Reader
 	if r.ContentLength != 0 {
-		src = &patientReader{src: r.Body, rc: http.NewResponseController(w)}
+		src = &patientReader{src: r.Body, rc: *http.NewResponseController(w)}
 	}
 	whole, stream, err := readBody(src, r.ContentLength, x.g.config.BufferLimit)
 	if err != nil {
@@ -82,40 +79,60 @@ func (x *exchange) sealRequest(ctx context.Context, w http.ResponseWriter, r *ht
 		fault.Err = err
 		return nil, fault
 	}
-	out := &sent{header: header}
 	if stream == nil {
 		x.requestBody = x.keepWhole(ctx, whole)
-		out.body = digest512(whole)
-		out.again = func(ctx context.Context) (*http.Request, error) {
-			req, err := make1()
-			if err != nil {
-				return nil, err
-			}
-			x.request, err = seal.SealRequest(ctx, signer, req, whole, x.g.config.Clock())
-			return req, err
+		x.counts.requestBytes.Add(float64(len(whole)))
+		s.whole = whole
+		if s.request, err = s.again(ctx); err == nil {
+			s.hash = x.call.hash(s.request.Header, digest512(whole))
 		}
-		x.g.metrics.bytes.WithLabelValues("consumer", "request").Add(float64(len(whole)))
-		out.request, err = out.again(ctx)
-		return out, err
+		return s, err
 	}
 	x.requestBody = x.keep(ctx)
-	out.meter = &meter{src: stream, sum: sha512.New(), keep: x.requestBody}
-	if out.request, err = make1(); err != nil {
+	s.meter = &meter{src: stream, sum: sha512.New(), keep: x.requestBody}
+	if s.request, err = s.unsealed(ctx); err != nil {
 		return nil, err
 	}
-	out.request.ContentLength = r.ContentLength
-	out.pending, err = seal.SealRequestStream(ctx, signer, out.request, out.meter, x.g.config.Clock())
-	return out, err
+	s.request.ContentLength = r.ContentLength
+	s.header = s.request.Header.Clone()
+	s.pending, err = seal.SealRequestStream(ctx, signer, s.request, s.meter, x.g.config.Clock())
+	return s, err
+}
+
+// unsealed makes the request but for its body and seal.
+func (s *sent) unsealed(ctx context.Context) (*http.Request, error) {
+	x, c := s.x, &s.x.call
+	u, err := rawurl.New("https", "gateway.invalid", c.path, c.query)
+	if err != nil {
+		return nil, civibus.Faultf(x.place, civibus.FaultBadRequest, "Invalid request URI: %v", err)
+	}
+	u.ForceQuery = c.asked && c.query == ""
+	header := c.requestHeader(s.called, strconv.FormatUint(x.view.Height(), 10))
+	return (&http.Request{Method: c.method, URL: u, Header: header}).WithContext(ctx), nil
+}
+
+// again seals a request with a whole body, anew for every attempt to send it.
+func (s *sent) again(ctx context.Context) (*http.Request, error) {
+	r, err := s.unsealed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.x.request, err = seal.SealRequest(ctx, s.signer, r, s.whole, s.x.g.config.Clock())
+	return r, err
 }
 
 // send carries the request over.
 func (x *exchange) send(ctx context.Context, s *sent) (*http.Response, error) {
-	resp, peer, err := x.g.config.Transport.Do(ctx, x.call.service.MemberID, x.call.serverCode, s.request, s.again)
+	again := s.again
+	if s.pending != nil {
+		again = nil // a streamed body is read once
+	}
+	resp, peer, err := x.g.config.Transport.Do(ctx, x.call.service.MemberID, x.call.serverCode, s.request, again)
 	x.peer = peer.Key
 	if s.pending != nil {
 		x.request = s.pending.Seal()
 		if s.pending.Complete() {
-			x.g.metrics.bytes.WithLabelValues("consumer", "request").Add(float64(x.request.Size))
+			x.counts.requestBytes.Add(float64(x.request.Size))
 		}
 	}
 	if err != nil {
@@ -155,23 +172,21 @@ func (x *exchange) verifyAnswer(s *sent, resp *http.Response) (*seal.Verified, e
 	}
 	// A service's answer says what it answers. The seal binds it already; this
 	// holds the provider to it in X-Road's own terms.
-	body := s.body
 	if s.pending != nil {
 		if !s.pending.Complete() {
 			return nil, civibus.Faultf(x.place, civibus.FaultInconsistentAnswer, "the answer came before the request's end")
 		}
-		x.request, body = s.pending.Seal(), s.meter.digest()
+		x.request, s.hash = s.pending.Seal(), x.call.hash(s.header, s.meter.digest())
 	}
 	if v.BoundToHead() {
 		return nil, errBoundToHead(x.place)
 	}
-	target := joinTarget(x.call.path, x.call.query, x.call.asked)
 	for _, f := range [...]struct{ name, want string }{
 		{civibus.HeaderClient, x.call.clientText},
 		{civibus.HeaderService, x.call.serviceText},
 		{civibus.HeaderID, x.call.messageID},
 		{civibus.HeaderRequestID, x.call.requestID},
-		{civibus.HeaderRequestHash, requestHash(x.call.method, target, s.header, body)},
+		{civibus.HeaderRequestHash, s.hash},
 	} {
 		if got := v.Header[f.name]; len(got) != 1 || got[0] != f.want {
 			return nil, civibus.Faultf(x.place, civibus.FaultInconsistentAnswer, "the answer's %s is not that of the request", f.name)
@@ -234,7 +249,7 @@ func (x *exchange) deliver(w http.ResponseWriter, r *http.Request, status int, v
 	if len(h["Content-Type"]) == 0 {
 		h["Content-Type"] = nil // net/http would guess one
 	}
-	count := x.g.metrics.bytes.WithLabelValues("consumer", "response")
+	count := x.counts.responseBytes
 	if body, whole := v.Body.Bytes(); whole {
 		x.responseBody = x.keepWhole(ctx, body)
 		if err := x.record(ctx); err != nil {

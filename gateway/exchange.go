@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
-
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/internal/problem"
@@ -21,6 +19,7 @@ import (
 // exchange is one exchange as one of its two gateways sees it.
 type exchange struct {
 	g       *Gateway
+	counts  *faceMetrics
 	place   civibus.Place
 	side    evidencepb.Side
 	started time.Time
@@ -44,8 +43,9 @@ type exchange struct {
 }
 
 func (g *Gateway) begin(place civibus.Place, side evidencepb.Side) *exchange {
-	g.metrics.inflight[place].Inc()
-	return &exchange{g: g, place: place, side: side, started: g.config.Clock(), view: g.config.View()}
+	counts := g.metrics.face(place)
+	counts.inflight.Inc()
+	return &exchange{g: g, counts: counts, place: place, side: side, started: g.config.Clock(), view: g.config.View()}
 }
 
 // end counts the exchange and drops what was archived but not recorded.
@@ -78,7 +78,7 @@ func (x *exchange) broken(p any) {
 		return
 	}
 	if x.call.requestID == "" {
-		x.call.requestID = uuid.NewString()
+		x.call.requestID = newUUID()
 	}
 	x.response, x.status = nil, 0 // nothing of it was sent
 	defer func() {
@@ -140,7 +140,9 @@ func (x *exchange) ready() error {
 
 // record makes the exchange durable. After it the answer may leave.
 func (x *exchange) record(ctx context.Context) error {
-	r := &evidencepb.Record{
+	room := new(recordRoom)
+	r := &room.record
+	*r = evidencepb.Record{
 		Version:          1,
 		Side:             x.side,
 		ExchangeId:       x.call.requestID,
@@ -149,8 +151,8 @@ func (x *exchange) record(ctx context.Context) error {
 		Service:          x.call.serviceText,
 		RegistryHeight:   x.view.Height(),
 		Outcome:          evidencepb.Outcome(x.outcome()),
-		Request:          sealRecord(x.request),
-		Response:         sealRecord(x.response),
+		Request:          sealRecord(&room.request, x.request),
+		Response:         sealRecord(&room.response, x.response),
 		StartedUnixNano:  x.started.UnixNano(),
 		FinishedUnixNano: x.g.config.Clock().UnixNano(),
 	}
@@ -169,10 +171,10 @@ func (x *exchange) record(ctx context.Context) error {
 		r.PeerKeyId = x.peer[:]
 	}
 	var err error
-	if r.RequestBody, err = x.requestBody.commit(x.g.config.Archive, x.request); err != nil {
+	if r.RequestBody, err = x.requestBody.commit(&room.requestBody, x.g.config.Archive, x.request); err != nil {
 		return x.unrecorded(err)
 	}
-	if r.ResponseBody, err = x.responseBody.commit(x.g.config.Archive, x.response); err != nil {
+	if r.ResponseBody, err = x.responseBody.commit(&room.responseBody, x.g.config.Archive, x.response); err != nil {
 		return x.unrecorded(err)
 	}
 	// The record outlives the caller: one that hangs up must not undo it.
@@ -189,11 +191,19 @@ func (x *exchange) unrecorded(err error) error {
 	return fault
 }
 
-func sealRecord(s *seal.Seal) *evidencepb.Seal {
+// recordRoom is a record with all its parts in one allocation.
+type recordRoom struct {
+	record                    evidencepb.Record
+	request, response         evidencepb.Seal
+	requestBody, responseBody evidencepb.Body
+}
+
+func sealRecord(room *evidencepb.Seal, s *seal.Seal) *evidencepb.Seal {
 	if s == nil {
 		return nil
 	}
-	return &evidencepb.Seal{Base: s.Base, Signature: s.Signature, KeyId: s.KeyID[:]}
+	room.Base, room.Signature, room.KeyId = s.Base, s.Signature, s.KeyID[:]
+	return room
 }
 
 // log reports a fault to the operator, with its cause and without what passed.
@@ -239,11 +249,12 @@ func (x *exchange) serviceLogged() string {
 // answerFields sets the fields with which every answer of the provider's
 // gateway says what it answers.
 func (x *exchange) answerFields(h http.Header) {
-	h[civibus.HeaderID] = []string{x.call.messageID}
-	h[civibus.HeaderClient] = []string{x.call.clientText}
-	h[civibus.HeaderService] = []string{x.call.serviceText}
-	h[civibus.HeaderRequestID] = []string{x.call.requestID}
-	h[civibus.HeaderHeight] = []string{strconv.FormatUint(x.view.Height(), 10)}
+	l := make(lines, 0, 5)
+	l.set(h, civibus.HeaderID, x.call.messageID)
+	l.set(h, civibus.HeaderClient, x.call.clientText)
+	l.set(h, civibus.HeaderService, x.call.serviceText)
+	l.set(h, civibus.HeaderRequestID, x.call.requestID)
+	l.set(h, civibus.HeaderHeight, strconv.FormatUint(x.view.Height(), 10))
 }
 
 // retry is the value of Retry-After, in whole seconds.

@@ -118,17 +118,22 @@ func (g *Gateway) sealKey(id civibus.KeyID) (civibus.PublicKey, error) {
 // sealsAt reports whether a key is a seal key in force in a view.
 func sealsAt(v View, id civibus.KeyID) bool {
 	k, ok := v.Key(id)
-	return ok && k.Purpose == civibus.SealKey && k.InForce(v.Height())
+	return ok && seals(&k, v.Height())
+}
+
+func seals(k *civibus.RegisteredKey, height uint64) bool {
+	return k.Purpose == civibus.SealKey && k.InForce(height)
 }
 
 // checkSealer holds that a key that verified a message is the member's own, and
 // in force in the view that the exchange is decided and recorded with: who checks
 // the evidence later knows no other.
 func checkSealer(place civibus.Place, v View, id civibus.KeyID, member civibus.MemberID) error {
-	if k, ok := v.Key(id); ok && k.Member != member {
+	k, ok := v.Key(id)
+	if ok && k.Member != member {
 		return civibus.Faultf(place, civibus.FaultSeal, "the seal's key %s is not a key of %s", id, member)
 	}
-	if !sealsAt(v, id) {
+	if !ok || !seals(&k, v.Height()) {
 		return civibus.Faultf(place, civibus.FaultSeal, "the seal's key %s is not in force at registry height %d, with which this exchange was decided; ask again", id, v.Height())
 	}
 	return nil

@@ -33,9 +33,9 @@ func reservedField(name string) bool {
 	return strings.HasPrefix(name, "Civibus-")
 }
 
-// cross returns the fields of h that cross a gateway. The values are shared.
-func cross(h http.Header) http.Header {
-	out := make(http.Header, len(h)+8)
+// cross puts the fields of h that cross a gateway into out. The values are
+// shared.
+func cross(out, h http.Header) {
 	for name, values := range h {
 		if !filtered(name) && !reservedField(name) {
 			out[name] = values
@@ -46,7 +46,16 @@ func cross(h http.Header) http.Header {
 			out.Del(strings.TrimSpace(name))
 		}
 	}
-	return out
+}
+
+// lines makes the values of fields with one line each in one allocation.
+type lines []string
+
+// set sets a field.
+func (l *lines) set(h http.Header, name, value string) {
+	*l = append(*l, value)
+	n := len(*l)
+	h[name] = (*l)[n-1 : n : n]
 }
 
 // last returns a field's last value: of duplicates the last one wins.
@@ -74,33 +83,65 @@ func hashed(name string) bool {
 // method and target and the fields in the order of their names (X-Road: in the
 // order in which they came, which no intermediary may be trusted to keep).
 func requestHash(method, target string, h http.Header, body *[sha512.Size]byte) string {
-	type field struct{ lower, name string }
-	fields := make([]field, 0, len(h))
-	size := len(method) + len(target) + 4
-	for name, values := range h {
+	// 1. Which fields, in the order of their names in lower case.
+	var nameRoom [32]string
+	names := nameRoom[:0]
+	for name := range h {
 		if hashed(name) {
-			fields = append(fields, field{strings.ToLower(name), name})
-			for _, v := range values {
-				size += len(name) + len(v) + 3
-			}
+			names = append(names, name)
 		}
 	}
-	slices.SortFunc(fields, func(a, b field) int { return strings.Compare(a.lower, b.lower) })
-	b := make([]byte, 0, size)
-	b = append(append(append(append(b, method...), "\r\n"...), target...), "\r\n"...)
-	for _, f := range fields {
-		for _, v := range h[f.name] {
-			b = append(append(append(append(b, f.lower...), ':'), v...), "\r\n"...)
+	slices.SortFunc(names, compareLower)
+	// 2. H.
+	var room [2048]byte
+	b := append(append(append(append(room[:0], method...), "\r\n"...), target...), "\r\n"...)
+	for _, name := range names {
+		for _, v := range h[name] {
+			b = append(append(append(appendLower(b, name), ':'), v...), "\r\n"...)
 		}
 	}
 	sum := sha512.Sum512(b)
+	// 3. The body.
 	if body != nil {
 		var both [2 * sha512.Size]byte
 		copy(both[:], sum[:])
 		copy(both[sha512.Size:], body[:])
 		sum = sha512.Sum512(both[:])
 	}
-	return base64.StdEncoding.EncodeToString(sum[:])
+	var text [88]byte
+	base64.StdEncoding.Encode(text[:], sum[:])
+	return string(text[:])
+}
+
+// hash is X-Road-Request-Hash of the call with these fields and a body of this
+// digest.
+func (c *call) hash(h http.Header, body *[sha512.Size]byte) string {
+	return requestHash(c.method, joinTarget(c.path, c.query, c.asked), h, body)
+}
+
+// lower is a byte of a field name in lower case.
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+func appendLower(b []byte, name string) []byte {
+	for i := range len(name) {
+		b = append(b, lower(name[i]))
+	}
+	return b
+}
+
+// compareLower compares two field names as if they were in lower case.
+func compareLower(a, b string) int {
+	for i := range min(len(a), len(b)) {
+		if x, y := lower(a[i]), lower(b[i]); x != y {
+			return int(x) - int(y)
+		}
+	}
+	return len(a) - len(b)
 }
 
 // target returns a request's raw path and raw query, exactly as they came, and

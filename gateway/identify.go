@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"net/http"
 	"net/netip"
@@ -41,8 +42,8 @@ func parseCall(place civibus.Place, r *http.Request, h http.Header) (c call, err
 	if !known(c.method) {
 		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Unknown HTTP method: the rule is one of DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT, TRACE")
 	}
-	parts := strings.SplitN(c.path, "/", 8) // "", r1, five identifiers, rest
-	if len(parts) < 7 || parts[1] != "r1" { // the provider's face gets whatever another body sends
+	parts, n := segments(c.path)
+	if n < 7 || parts[1] != "r1" { // the provider's face gets whatever another body sends
 		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid request URI: the rule is /r1/{instance}/{class}/{member}/{subsystem}/{service}[/path]")
 	}
 	var ids [5]string
@@ -51,14 +52,19 @@ func parseCall(place civibus.Place, r *http.Request, h http.Header) (c call, err
 			return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid request URI: identifier %d: %v", i+1, err)
 		}
 	}
-	if len(parts) == 8 {
-		c.servicePath = "/" + parts[7]
+	named := c.path // from the instance to the service
+	if n == 8 {
+		c.servicePath = c.path[len(c.path)-len(parts[7])-1:]
+		named = c.path[:len(c.path)-len(c.servicePath)]
 	}
+	named = named[len(parts[0])+len("/r1/"):]
 	c.service = civibus.ServiceID{
 		ClientID: civibus.ClientID{MemberID: civibus.MemberID{Instance: ids[0], Class: ids[1], Code: ids[2]}, Subsystem: ids[3]},
 		Service:  ids[4],
 	}
-	c.serviceText = c.service.String()
+	if c.serviceText = named; encoded(named) {
+		c.serviceText = c.service.String()
+	}
 	text := last(h, civibus.HeaderClient)
 	if text == "" {
 		return c, civibus.Faultf(place, civibus.FaultMissingClient, "The client identifier is missing: send the header X-Road-Client: INSTANCE/CLASS/MEMBER/SUBSYSTEM")
@@ -66,7 +72,9 @@ func parseCall(place civibus.Place, r *http.Request, h http.Header) (c call, err
 	if c.client, err = civibus.ParseClientID(text); err != nil {
 		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid X-Road-Client: %v", err)
 	}
-	c.clientText = c.client.String()
+	if c.clientText = text; encoded(text) {
+		c.clientText = c.client.String()
+	}
 	id := last(h, civibus.HeaderID)
 	if len(id) > maxMessageID || !utf8.ValidString(id) { // a record could not hold it
 		return c, civibus.Faultf(place, civibus.FaultBadRequest, "Invalid X-Road-Id: it has %d bytes, the rule is at most %d bytes of UTF-8", len(id), maxMessageID)
@@ -75,6 +83,23 @@ func parseCall(place civibus.Place, r *http.Request, h http.Header) (c call, err
 	c.purpose = last(h, civibus.HeaderPurpose)
 	return c, nil
 }
+
+// segments splits a path at its first seven slashes: "", r1, five identifiers,
+// the rest. n says how many of them there are.
+func segments(path string) (parts [8]string, n int) {
+	more := true
+	for ; more && n < len(parts)-1; n++ {
+		parts[n], path, more = strings.Cut(path, "/")
+	}
+	if more {
+		parts[n], n = path, n+1
+	}
+	return parts, n
+}
+
+// encoded reports whether an identifier has percent signs. One that has none and
+// decodes is in canonical form.
+func encoded(id string) bool { return strings.IndexByte(id, '%') >= 0 }
 
 // identifyClient checks what only the consumer's gateway can: that the caller
 // is a client of this body, that the calling system may speak for it, and that
@@ -105,10 +130,18 @@ func (g *Gateway) identifyClient(r *http.Request, v View, c *call) error {
 		}
 	}
 	if c.messageID == "" {
-		c.messageID = v.Instance() + "-" + uuid.NewString()
+		c.messageID = v.Instance() + "-" + newUUID()
 	}
-	c.requestID = uuid.NewString()
+	c.requestID = newUUID()
 	return nil
+}
+
+// newUUID returns a random UUID.
+func newUUID() string {
+	var id uuid.UUID
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id.String()
 }
 
 // active reports whether a client and its member are registered and in force.
@@ -175,21 +208,27 @@ func remoteAddr(r *http.Request) netip.Addr {
 	return a.Addr().Unmap().WithZone("")
 }
 
+// singleFields are X-Road's optional fields, in net/http's form. Nothing changes
+// them.
+var singleFields = [...]string{http.CanonicalHeaderKey(civibus.HeaderUserID), civibus.HeaderIssue, civibus.HeaderSecurityServer, civibus.HeaderRepresentedParty}
+
 // requestHeader returns the header of the sealed request: what crosses, with
 // the identifiers in canonical form, once each, and what the gateway adds.
 func (c *call) requestHeader(received http.Header, height string) http.Header {
-	h := cross(received)
-	for _, name := range []string{civibus.HeaderUserID, civibus.HeaderIssue, civibus.HeaderSecurityServer, civibus.HeaderRepresentedParty} {
-		if name = http.CanonicalHeaderKey(name); len(h[name]) > 1 {
+	h := make(http.Header, len(received)+8)
+	cross(h, received)
+	for _, name := range singleFields {
+		if len(h[name]) > 1 {
 			h[name] = h[name][len(h[name])-1:]
 		}
 	}
-	h[civibus.HeaderClient] = []string{c.clientText}
-	h[civibus.HeaderID] = []string{c.messageID}
-	h[civibus.HeaderRequestID] = []string{c.requestID}
-	h[civibus.HeaderHeight] = []string{height}
+	l := make(lines, 0, 5)
+	l.set(h, civibus.HeaderClient, c.clientText)
+	l.set(h, civibus.HeaderID, c.messageID)
+	l.set(h, civibus.HeaderRequestID, c.requestID)
+	l.set(h, civibus.HeaderHeight, height)
 	if c.purpose != "" {
-		h[civibus.HeaderPurpose] = []string{c.purpose}
+		l.set(h, civibus.HeaderPurpose, c.purpose)
 	}
 	return h
 }

@@ -8,13 +8,26 @@ import (
 	"github.com/civibus/civibus"
 )
 
-// metrics are the gateway's. What every exchange counts is looked up once.
+// metrics are the gateway's.
 type metrics struct {
 	exchanges *prometheus.CounterVec
-	answered  map[civibus.Place]prometheus.Counter
-	duration  map[civibus.Place]prometheus.Observer
-	inflight  map[civibus.Place]prometheus.Gauge
-	bytes     *prometheus.CounterVec
+	consumer  faceMetrics
+	provider  faceMetrics
+}
+
+// faceMetrics are what every exchange at one face counts, looked up once.
+type faceMetrics struct {
+	answered                    prometheus.Counter
+	duration                    prometheus.Observer
+	inflight                    prometheus.Gauge
+	requestBytes, responseBytes prometheus.Counter
+}
+
+func (m *metrics) face(place civibus.Place) *faceMetrics {
+	if place == civibus.ConsumerGateway {
+		return &m.consumer
+	}
+	return &m.provider
 }
 
 func faceOf(p civibus.Place) string {
@@ -40,14 +53,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "civibus_gateway_exchanges_total",
 			Help: "Exchanges by face, outcome and fault code (empty when answered).",
 		}, []string{"face", "outcome", "fault"}),
-		answered: make(map[civibus.Place]prometheus.Counter),
-		duration: make(map[civibus.Place]prometheus.Observer),
-		inflight: make(map[civibus.Place]prometheus.Gauge),
-		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "civibus_gateway_body_bytes_total",
-			Help: "Bytes of sealed bodies that passed, by face and direction.",
-		}, []string{"face", "direction"}),
 	}
+	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "civibus_gateway_body_bytes_total",
+		Help: "Bytes of sealed bodies that passed, by face and direction.",
+	}, []string{"face", "direction"})
 	inflight := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "civibus_gateway_exchanges_in_flight",
 		Help: "Exchanges under way, by face.",
@@ -59,13 +69,16 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	}, []string{"face"})
 	for _, place := range []civibus.Place{civibus.ConsumerGateway, civibus.ProviderGateway} {
 		face := faceOf(place)
-		m.answered[place] = m.exchanges.WithLabelValues(face, outcomeName(civibus.Answered), "")
-		m.duration[place], m.inflight[place] = duration.WithLabelValues(face), inflight.WithLabelValues(face)
+		*m.face(place) = faceMetrics{
+			answered: m.exchanges.WithLabelValues(face, outcomeName(civibus.Answered), ""),
+			duration: duration.WithLabelValues(face), inflight: inflight.WithLabelValues(face),
+			requestBytes: bytes.WithLabelValues(face, "request"), responseBytes: bytes.WithLabelValues(face, "response"),
+		}
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.exchanges, duration, m.bytes, inflight} {
+	for _, c := range []prometheus.Collector{m.exchanges, duration, bytes, inflight} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -74,10 +87,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 }
 
 func (m *metrics) observe(place civibus.Place, o civibus.Outcome, fault string, took time.Duration) {
-	m.inflight[place].Dec()
-	m.duration[place].Observe(took.Seconds())
+	face := m.face(place)
+	face.inflight.Dec()
+	face.duration.Observe(took.Seconds())
 	if o == civibus.Answered {
-		m.answered[place].Inc()
+		face.answered.Inc()
 		return
 	}
 	m.exchanges.WithLabelValues(faceOf(place), outcomeName(o), fault).Inc()

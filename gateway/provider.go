@@ -58,11 +58,11 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	}
 	// The record names one height, and the key must be in force there. One that
 	// came into force a moment ago moves the decision on.
-	if !sealsAt(p.view, v.Key.ID) {
+	if checkSealer(p.place, p.view, v.Key.ID, p.call.client.MemberID) != nil {
 		p.view = p.g.config.View()
-	}
-	if err := checkSealer(p.place, p.view, v.Key.ID, p.call.client.MemberID); err != nil {
-		return err
+		if err := checkSealer(p.place, p.view, v.Key.ID, p.call.client.MemberID); err != nil {
+			return err
+		}
 	}
 	if peer.Member != p.call.client.MemberID {
 		return civibus.Faultf(p.place, civibus.FaultPeer, "the gateway of %s may not speak for %s", peer.Member, p.call.client.MemberID)
@@ -84,7 +84,7 @@ func (p *provision) unverified() {
 		return
 	}
 	if p.call.requestID = last(p.r.Header, civibus.HeaderRequestID); !isUUID(p.call.requestID) {
-		p.call.requestID = uuid.NewString()
+		p.call.requestID = newUUID()
 	}
 }
 
@@ -168,7 +168,7 @@ func (a *answer) close() {
 func (p *provision) serve(ctx context.Context) (*answer, error) {
 	c, v := &p.call, p.message
 	body, whole := v.Body.Bytes()
-	count := p.g.metrics.bytes.WithLabelValues("provider", "request")
+	count := p.counts.requestBytes
 
 	// A short body is verified and at hand.
 	if whole {
@@ -241,14 +241,13 @@ func (p *provision) callStreaming(ctx context.Context, f *feed) (*http.Response,
 
 // hash is X-Road-Request-Hash of the request with a body of this digest.
 func (p *provision) hash(body *[sha512.Size]byte) string {
-	c := &p.call
-	return requestHash(c.method, joinTarget(c.path, c.query, c.asked), p.message.Header, body)
+	return p.call.hash(p.message.Header, body)
 }
 
 // serviceHeader is what the service gets: all that was sealed, and the secret
 // fields, but not what the hop added.
 func (p *provision) serviceHeader() http.Header {
-	h := make(http.Header, len(p.message.Header))
+	h := make(http.Header)
 	for name, values := range p.message.Header {
 		switch {
 		case filtered(name):
@@ -307,13 +306,12 @@ func (p *provision) answer(ctx context.Context, a *answer) {
 		return
 	}
 	h := p.w.Header()
-	for name, values := range cross(a.header) {
-		h[name] = values
-	}
+	cross(h, a.header)
 	p.answerFields(h)
-	h[civibus.HeaderRequestHash] = []string{a.hash}
+	l := make(lines, 0, 2)
+	l.set(h, civibus.HeaderRequestHash, a.hash)
 	if len(h["Date"]) != 1 {
-		h["Date"] = []string{p.g.config.Clock().UTC().Format(http.TimeFormat)}
+		l.set(h, "Date", p.g.config.Clock().UTC().Format(http.TimeFormat))
 	}
 	if len(h["Content-Type"]) == 0 {
 		h["Content-Type"] = nil // net/http would guess one
@@ -336,7 +334,7 @@ func (p *provision) answer(ctx context.Context, a *answer) {
 	}
 	p.w.WriteHeader(a.status)
 	_, _ = p.w.Write(a.whole) // the other gateway went away: the record stands
-	p.g.metrics.bytes.WithLabelValues("provider", "response").Add(float64(len(a.whole)))
+	p.counts.responseBytes.Add(float64(len(a.whole)))
 }
 
 // answerStreaming does the same with a body of any length. Its seal and the
@@ -363,7 +361,7 @@ func (p *provision) answerStreaming(ctx context.Context, signer civibus.Signer, 
 		}
 	}
 	copyBuffers.Put(buffer)
-	p.g.metrics.bytes.WithLabelValues("provider", "response").Add(float64(m.size))
+	p.counts.responseBytes.Add(float64(m.size))
 	if err == io.EOF {
 		err = s.Close()
 	}

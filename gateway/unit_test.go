@@ -180,9 +180,9 @@ func TestMetricsNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.inflight[civibus.ConsumerGateway].Inc()
+	m.consumer.inflight.Inc()
 	m.observe(civibus.ConsumerGateway, civibus.Refused, "access_denied", 1e6)
-	m.bytes.WithLabelValues("consumer", "request").Add(1)
+	m.consumer.requestBytes.Add(1)
 	problems, err := testutil.GatherAndLint(r)
 	if err != nil || len(problems) > 0 {
 		t.Errorf("%v %v", problems, err)
