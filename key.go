@@ -73,25 +73,42 @@ func ParsePurpose(s string) (Purpose, error) {
 	return 0, fmt.Errorf("key purpose %q: the rule is one of seal, log, transport, validator, admin, witness", s)
 }
 
-// Algorithm is a signature algorithm, named as in RFC 9421 section 6.2.
+// Algorithm is a signature algorithm, named as in RFC 9421 section 6.2 and, for
+// ML-DSA, in C2SP httpsig-pq.
 type Algorithm string
 
-// The algorithms.
+// The algorithms. ML-DSA (FIPS 204, empty context) only ever makes a second
+// signature beside one of the first two.
 const (
 	Ed25519         Algorithm = "ed25519"
 	ECDSAP256SHA256 Algorithm = "ecdsa-p256-sha256"
+	MLDSA44         Algorithm = "ml-dsa-44"
+	MLDSA65         Algorithm = "ml-dsa-65"
+	MLDSA87         Algorithm = "ml-dsa-87"
 )
+
+// PostQuantum reports whether a is believed to withstand a quantum computer.
+func (a Algorithm) PostQuantum() bool { return a == MLDSA44 || a == MLDSA65 || a == MLDSA87 }
 
 // PublicKey is a public key with its registry name and algorithm.
 type PublicKey struct {
 	ID        KeyID
 	Algorithm Algorithm
 	SPKI      []byte           // SubjectPublicKeyInfo, DER
-	Key       crypto.PublicKey // ed25519.PublicKey or *ecdsa.PublicKey (P-256)
+	Key       crypto.PublicKey // ed25519.PublicKey, *ecdsa.PublicKey (P-256) or a SelfVerifying
+}
+
+// SelfVerifying is a public key of an algorithm that the standard library does
+// not have. It brings its own encoding and verification.
+type SelfVerifying interface {
+	Algorithm() Algorithm
+	SPKI() []byte // SubjectPublicKeyInfo, DER
+	Verify(message, signature []byte) bool
 }
 
 // ParsePublicKey reads a DER SubjectPublicKeyInfo. Only Ed25519 and ECDSA P-256
-// keys are accepted.
+// keys are accepted: those of other algorithms are read by the package that
+// verifies them.
 func ParsePublicKey(spki []byte) (PublicKey, error) {
 	k, err := x509.ParsePKIXPublicKey(spki)
 	if err != nil {
@@ -102,6 +119,10 @@ func ParsePublicKey(spki []byte) (PublicKey, error) {
 
 // NewPublicKey wraps a Go public key.
 func NewPublicKey(k crypto.PublicKey) (PublicKey, error) {
+	if own, ok := k.(SelfVerifying); ok {
+		spki := own.SPKI()
+		return PublicKey{ID: sha256.Sum256(spki), Algorithm: own.Algorithm(), SPKI: spki, Key: k}, nil
+	}
 	spki, err := x509.MarshalPKIXPublicKey(k)
 	if err != nil {
 		return PublicKey{}, fmt.Errorf("public key: %w", err)
@@ -160,6 +181,8 @@ func (k PublicKey) Verify(message, signature []byte) bool {
 		}
 		sum := sha256.Sum256(message)
 		return ecdsa.Verify(pub, sum[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+	case SelfVerifying:
+		return pub.Verify(message, signature)
 	}
 	return false
 }
