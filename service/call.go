@@ -7,11 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/h1"
 	"github.com/civibus/civibus/internal/rawurl"
 )
 
@@ -42,35 +44,35 @@ func (s *Set) Call(ctx context.Context, id civibus.ServiceID, method, rawPath, r
 }
 
 func (u *upstream) call(ctx context.Context, method, rawPath, rawQuery string, header http.Header, body io.Reader, length int64) (*http.Response, error) {
+	// 1. The request.
 	target, err := u.target(rawPath, rawQuery)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	req, sent, err := newRequest(ctx, method, target, header, body, length)
+	req, err := newRequest(method, target, header, body, length)
 	if err != nil {
-		cancel(nil)
 		return nil, err
 	}
-	resp, err := u.http.RoundTrip(req)
-	if err == nil && ctx.Err() != nil { // net/http may still deliver a head that came while it hung up
+	// 2. The head of the answer.
+	resp, err := u.roundTrip(ctx, req)
+	if err == nil && ctx.Err() != nil { // it came while the connection was being broken
 		_ = resp.Body.Close()
 		err = ctx.Err()
 	}
 	if err != nil {
-		sent.over.Store(true)
-		fault := classify(ctx, err, sent)
-		cancel(nil)
-		return nil, fault
+		req.over()
+		return nil, classify(ctx, err, req.streamed)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		_ = resp.Body.Close()
-		cancel(nil)
 		return nil, civibus.Faultf(civibus.ProviderGateway, civibus.FaultNetwork, "the service tried to change the protocol")
 	}
-	resp.Header = EndToEnd(resp.Header)
+	// 3. What of it is the consumer's.
+	stripHop(resp.Header)
 	resp.Trailer = nil
-	resp.Body = newAnswerBody(resp.Body, u.StallTimeout, cancel)
+	if resp.Body != http.NoBody {
+		resp.Body = &answerBody{resp.Body, u.StallTimeout}
+	}
 	return resp, nil
 }
 
@@ -124,45 +126,90 @@ func climbs(rawPath string) bool {
 	return false
 }
 
+// request is one request to the service.
+type request struct {
+	method   string
+	target   *url.URL
+	header   http.Header   // the caller's: fields of one connection are not for the service
+	whole    *bytes.Reader // the body, if it is in memory
+	streamed *sentBody     // the body, if it is not
+	length   int64         // of the body, -1 if it is not known
+}
+
 // newRequest makes the request to the service.
-func newRequest(ctx context.Context, method string, target *url.URL, header http.Header, body io.Reader, length int64) (*http.Request, *sentBody, error) {
-	sent := &sentBody{}
-	req := (&http.Request{
-		Method: method, URL: target, Host: target.Host, Header: EndToEnd(header),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}).WithContext(ctx)
+func newRequest(method string, target *url.URL, header http.Header, body io.Reader, length int64) (*request, error) {
+	req := &request{method: method, target: target, header: header}
 	switch method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
 		if body == nil || length == 0 {
-			break // net/http says Content-Length: 0
+			break
 		}
-		sent.from = body
-		req.Body, req.ContentLength = sent, length
-		inMemory(req, body)
+		req.length = length
+		if b, ok := body.(*bytes.Reader); ok && length > 0 {
+			req.whole = b
+		} else {
+			req.streamed = &sentBody{from: body}
+		}
 	case http.MethodGet, http.MethodHead, http.MethodDelete, http.MethodOptions, http.MethodTrace:
 	default:
-		return nil, nil, civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "the method is not one of DELETE GET HEAD OPTIONS PATCH POST PUT TRACE")
+		return nil, civibus.Faultf(civibus.ProviderGateway, civibus.FaultBadRequest, "the method is not one of DELETE GET HEAD OPTIONS PATCH POST PUT TRACE")
 	}
-	// The consumer's own is not passed on, and net/http would name itself.
-	req.Header.Set("User-Agent", "civibus")
-	return req, sent, nil
+	return req, nil
 }
 
-// inMemory gives net/http a body in memory as what it is: it then puts head and
-// body in one write, and can send both again over a new connection when the kept
-// one turned out closed before anything was written.
-func inMemory(req *http.Request, body io.Reader) {
-	b, ok := body.(*bytes.Reader)
-	if !ok {
-		return
+// body returns a body to send, nil for none. One in memory can be had again.
+func (r *request) body() io.ReadCloser {
+	switch {
+	case r.streamed != nil:
+		return r.streamed
+	case r.whole != nil:
+		rest := *r.whole // the caller's reader stays where it is
+		return io.NopCloser(&rest)
 	}
-	rest := *b // the caller's reader stays where it is
-	again := func() (io.ReadCloser, error) {
-		copied := rest
-		return io.NopCloser(&copied), nil
+	return nil
+}
+
+func (r *request) over() {
+	if r.streamed != nil {
+		r.streamed.over.Store(true)
 	}
-	req.Body, _ = again() // never fails
-	req.GetBody = again
+}
+
+// repeatable reports whether a request that a kept connection did not carry may
+// be sent over another one: nothing of it went out, or it changes nothing.
+func (r *request) repeatable(trip h1.Trip) bool {
+	if r.streamed != nil || !trip.Stale() {
+		return false
+	}
+	if !trip.Wrote {
+		return true
+	}
+	switch r.method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return false
+}
+
+// userAgent is this gateway's; the consumer's is not passed on.
+const userAgent = "civibus"
+
+// roundTrip sends the request over a connection or to the adapter.
+func (u *upstream) roundTrip(ctx context.Context, r *request) (*http.Response, error) {
+	if u.adapter != nil {
+		return u.adapter.roundTrip(ctx, r)
+	}
+	out := h1.Request{Method: r.method, Target: r.target.RequestURI(), UserAgent: userAgent, Length: r.length, InMemory: r.whole != nil}
+	if out.Header, out.Skip = r.header, hopField; len(r.header["Connection"]) > 0 {
+		out.Header, out.Skip = EndToEnd(r.header), nil
+	}
+	for {
+		out.Body = r.body()
+		resp, trip, err := u.conns.RoundTrip(ctx, &out)
+		if err == nil || ctx.Err() != nil || !r.repeatable(trip) {
+			return resp, err
+		}
+	}
 }
 
 // sentBody tells a failure to read the consumer's body from one to write it.
@@ -184,6 +231,14 @@ func (b *sentBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// cause is why reading the consumer's body failed, if it did.
+func (b *sentBody) cause() *error {
+	if b == nil {
+		return nil
+	}
+	return b.failure.Load()
+}
+
 // Close does not close the body, which is the caller's, but tells one that wants
 // to know that no more of it will be read.
 func (b *sentBody) Close() error {
@@ -193,47 +248,22 @@ func (b *sentBody) Close() error {
 	return nil
 }
 
-// answerBody passes the service's body on and ends one that stalls.
+// answerBody is the service's body. Its errors are faults.
 type answerBody struct {
-	body   io.ReadCloser
-	stall  time.Duration
-	timer  *time.Timer
-	cancel context.CancelCauseFunc
-	late   atomic.Bool
+	io.ReadCloser
+	stall time.Duration
 }
 
-var errStalled = errors.New("the body made no progress")
-
-func newAnswerBody(body io.ReadCloser, stall time.Duration, cancel context.CancelCauseFunc) *answerBody {
-	b := &answerBody{body: body, stall: stall, cancel: cancel}
-	b.timer = time.AfterFunc(stall, func() {
-		b.late.Store(true)
-		cancel(errStalled)
-	})
-	b.timer.Stop()
-	return b
-}
-
-// Read reads within the stall timeout. Errors are faults.
+// Read reads the body.
 func (b *answerBody) Read(p []byte) (int, error) {
-	b.timer.Reset(b.stall)
-	n, err := b.body.Read(p)
-	b.timer.Stop()
+	n, err := b.ReadCloser.Read(p)
 	if err == nil || err == io.EOF {
 		return n, err
 	}
 	fault := civibus.Faultf(civibus.ProviderGateway, civibus.FaultIO, "the service's answer was cut")
-	if b.late.Load() {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		fault = civibus.Faultf(civibus.ProviderGateway, civibus.FaultTimeout, "the service's answer stalled for %s", b.stall)
 	}
 	fault.Err = err
 	return n, fault
-}
-
-// Close ends the call.
-func (b *answerBody) Close() error {
-	err := b.body.Close()
-	b.timer.Stop()
-	b.cancel(nil)
-	return err
 }

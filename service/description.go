@@ -58,17 +58,20 @@ func (u *upstream) description(ctx context.Context) ([]byte, string, error) {
 	return readDescription(where)
 }
 
-// fetch gets a description over the service's own connections.
+// fetch gets a description over the service's own connections or, where it is
+// elsewhere, over one of its own.
 func (u *upstream) fetch(ctx context.Context, target *url.URL) ([]byte, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, u.AnswerTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
-	if err != nil {
-		return nil, "", err
+	to := u
+	if target.Scheme != u.base.Scheme || target.Host != u.base.Host {
+		elsewhere := *u
+		elsewhere.adapter, elsewhere.conns = nil, u.pool(target)
+		defer elsewhere.conns.Close()
+		to = &elsewhere
 	}
-	req.Header.Set("User-Agent", "civibus")
-	req.Header.Set("Accept", "application/json, application/yaml, text/yaml, */*;q=0.5")
-	resp, err := u.http.RoundTrip(req)
+	header := http.Header{"Accept": {"application/json, application/yaml, text/yaml, */*;q=0.5"}}
+	resp, err := to.roundTrip(ctx, &request{method: http.MethodGet, target: target, header: header})
 	if err != nil {
 		return nil, "", err
 	}
@@ -143,8 +146,12 @@ func (s *Set) Health(ctx context.Context) []Health {
 func (u *upstream) health(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, u.ConnectTimeout)
 	defer cancel()
-	if u.HealthPath == "" {
-		return u.connect(ctx)
+	switch {
+	case u.HealthPath != "":
+	case u.adapter != nil:
+		return nil
+	default:
+		return u.conns.Connect(ctx)
 	}
 	resp, err := u.call(ctx, http.MethodGet, u.HealthPath, "", http.Header{}, nil, 0)
 	if err != nil {

@@ -10,10 +10,11 @@ import (
 	"github.com/civibus/civibus"
 )
 
-// classify says in a fault why the service gave no answer.
+// classify says in a fault why the service gave no answer. sent is the request's
+// body; nil where it was in memory.
 func classify(ctx context.Context, err error, sent *sentBody) *civibus.Fault {
 	var fault *civibus.Fault
-	if cause := sent.failure.Load(); cause != nil {
+	if cause := sent.cause(); cause != nil {
 		if errors.As(*cause, &fault) {
 			return fault
 		}

@@ -7,31 +7,29 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // handlerTransport calls a handler in this process as if it were a server. The
 // answer streams: the handler's writes wait for the reader.
-type handlerTransport struct{ handler http.Handler }
+type handlerTransport struct {
+	handler http.Handler
+	stall   time.Duration
+}
 
-func newHandlerTransport(h http.Handler) http.RoundTripper { return &handlerTransport{h} }
-
-// RoundTrip runs the handler and returns when the head of its answer is there.
-func (t *handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
-	in := req.WithContext(ctx)
-	in.RequestURI = req.URL.RequestURI()
-	in.RemoteAddr = "gateway"
-	if in.Body == nil {
-		in.Body = http.NoBody
-	}
+// roundTrip runs the handler and returns when the head of its answer is there.
+func (t *handlerTransport) roundTrip(ctx context.Context, r *request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	req := t.request(ctx, r)
 	reader, writer := io.Pipe()
 	w := &handlerWriter{header: make(http.Header), body: writer, head: make(chan struct{}), noBody: req.Method == http.MethodHead}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.finish(t.run(w, in))
+		w.finish(t.run(w, req))
 	}()
 	select {
 	case <-w.head:
@@ -39,10 +37,12 @@ func (t *handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 		// The handler sees the same context; its writes fail from now on.
 		_ = reader.CloseWithError(context.Cause(ctx))
 		<-done
+		cancel(nil)
 		return nil, ctx.Err()
 	}
 	if w.failed != nil {
 		<-done
+		cancel(nil)
 		return nil, w.failed
 	}
 	resp := &http.Response{
@@ -50,9 +50,26 @@ func (t *handlerTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: w.sent, ContentLength: contentLength(w.sent), Request: req,
 	}
-	stop := context.AfterFunc(ctx, func() { _ = reader.CloseWithError(context.Cause(ctx)) })
-	resp.Body = &handlerBody{PipeReader: reader, stop: stop, done: done}
+	b := &handlerBody{PipeReader: reader, stall: t.stall, cancel: cancel, done: done}
+	b.stop = context.AfterFunc(ctx, func() { _ = reader.CloseWithError(context.Cause(ctx)) })
+	b.timer = time.AfterFunc(t.stall, func() { cancel(os.ErrDeadlineExceeded) })
+	b.timer.Stop()
+	resp.Body = b
 	return resp, nil
+}
+
+// request is what the handler sees.
+func (t *handlerTransport) request(ctx context.Context, r *request) *http.Request {
+	req := &http.Request{
+		Method: r.method, URL: r.target, Host: r.target.Host, RequestURI: r.target.RequestURI(), RemoteAddr: "gateway",
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: EndToEnd(r.header), Body: r.body(), ContentLength: r.length,
+	}
+	req.Header.Set("User-Agent", userAgent)
+	if req.Body == nil {
+		req.Body = http.NoBody
+	}
+	return req.WithContext(ctx)
 }
 
 // run turns a panic of the handler into an error.
@@ -73,17 +90,30 @@ func contentLength(h http.Header) int64 {
 	return -1
 }
 
-// handlerBody waits for the handler to end when it is closed.
+// handlerBody is the handler's answer. It ends one that stalls, and waits for
+// the handler to end when it is closed.
 type handlerBody struct {
 	*io.PipeReader
-	stop func() bool
-	done chan struct{}
+	stall  time.Duration
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
+	stop   func() bool
+	done   chan struct{}
+}
+
+// Read reads within the stall timeout.
+func (b *handlerBody) Read(p []byte) (int, error) {
+	b.timer.Reset(b.stall)
+	defer b.timer.Stop()
+	return b.PipeReader.Read(p)
 }
 
 // Close ends the answer; the handler's further writes fail.
 func (b *handlerBody) Close() error {
+	b.timer.Stop()
 	b.stop()
 	err := b.PipeReader.Close()
+	b.cancel(nil)
 	<-b.done
 	return err
 }
@@ -142,10 +172,7 @@ func (w *handlerWriter) finish(err error) {
 	_ = w.body.Close()
 }
 
-var (
-	_ http.Flusher      = (*handlerWriter)(nil)
-	_ http.RoundTripper = (*handlerTransport)(nil)
-)
+var _ http.Flusher = (*handlerWriter)(nil)
 
 // readLimited reads at most limit bytes and says when there are more.
 func readLimited(r io.Reader, limit int64) ([]byte, error) {

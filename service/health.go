@@ -5,40 +5,55 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"time"
+
+	"github.com/civibus/civibus/internal/h1"
 )
 
-// connect opens a connection to the service, with TLS where it has it, and
-// closes it again.
-func (u *upstream) connect(ctx context.Context) error {
-	transport, ok := u.http.(*http.Transport)
-	if !ok {
-		return nil // an adapter in this process
-	}
-	host, port := u.base.Hostname(), u.base.Port()
+// pool makes the connections to an address: the upstream's, or that of its
+// description. The proxies of the environment are not for a body's own systems.
+func (u *upstream) pool(to *url.URL) *h1.Pool {
+	host, port := to.Hostname(), to.Port()
+	secure := to.Scheme == "https"
 	if port == "" {
 		port = "80"
-		if u.base.Scheme == "https" {
+		if secure {
 			port = "443"
 		}
 	}
-	conn, err := transport.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+	dialer := &net.Dialer{KeepAlive: 15 * time.Second}
+	config := h1.Config{
+		Host: to.Host,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+			if err != nil {
+				return nil, fmt.Errorf("connect: %w", err)
+			}
+			return conn, nil
+		},
+		DialTimeout:   u.ConnectTimeout,
+		AnswerTimeout: u.AnswerTimeout,
+		StallTimeout:  u.StallTimeout,
+		IdleTimeout:   30 * time.Second,
+		MaxConns:      u.MaxConns,
+		MaxHeadBytes:  int(u.MaxHeaderBytes),
 	}
-	defer conn.Close()
-	if u.base.Scheme != "https" {
-		return nil
+	if secure {
+		named := u.config.Clone()
+		named.ServerName = host
+		config.Handshake = func(ctx context.Context, conn net.Conn) (net.Conn, error) {
+			out := tls.Client(conn, named)
+			if err := out.HandshakeContext(ctx); err != nil {
+				return nil, fmt.Errorf("TLS handshake: %w", err)
+			}
+			return out, nil
+		}
 	}
-	config := transport.TLSClientConfig.Clone()
-	config.ServerName = host
-	if err := tls.Client(conn, config).HandshakeContext(ctx); err != nil {
-		return fmt.Errorf("TLS handshake: %w", err)
-	}
-	return nil
+	return h1.NewPool(config)
 }
 
 // eachByID runs check for all upstreams at once and sorts the results.

@@ -18,15 +18,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/h1"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -87,9 +88,10 @@ type Set struct {
 // upstream is an Upstream made ready.
 type upstream struct {
 	Upstream
-	base *url.URL
-	http http.RoundTripper
-	stop func()
+	base    *url.URL
+	config  *tls.Config
+	conns   *h1.Pool          // nil: an adapter in this process
+	adapter *handlerTransport // nil: a service of its own
 }
 
 // NewSet makes a set. Close it when done.
@@ -147,7 +149,9 @@ func (s *Set) Close() {
 
 func stop(upstreams map[civibus.ServiceID]*upstream) {
 	for _, u := range upstreams {
-		u.stop()
+		if u.conns != nil {
+			u.conns.Close()
+		}
 	}
 }
 
@@ -180,8 +184,7 @@ func prepare(u Upstream) (*upstream, error) {
 		return nil, fmt.Errorf("health path %q: the rule is that it starts with \"/\"", u.HealthPath)
 	}
 	if u.Handler != nil {
-		h := newHandlerTransport(u.Handler)
-		return &upstream{Upstream: u, base: &url.URL{Scheme: "http", Host: "adapter.invalid"}, http: h, stop: func() {}}, nil
+		return &upstream{Upstream: u, base: &url.URL{Scheme: "http", Host: "adapter.invalid"}, adapter: &handlerTransport{u.Handler, u.StallTimeout}}, nil
 	}
 	base, err := parseBase(u.URL)
 	if err != nil {
@@ -191,21 +194,9 @@ func prepare(u Upstream) (*upstream, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &http.Transport{
-		Proxy:                  nil, // never the environment's
-		DialContext:            (&net.Dialer{Timeout: u.ConnectTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    u.ConnectTimeout,
-		DisableCompression:     true, // the body passes as the service sent it
-		MaxConnsPerHost:        u.MaxConns,
-		MaxIdleConnsPerHost:    u.MaxConns,
-		IdleConnTimeout:        30 * time.Second,
-		ResponseHeaderTimeout:  u.AnswerTimeout,
-		MaxResponseHeaderBytes: u.MaxHeaderBytes,
-		Protocols:              new(http.Protocols),
-	}
-	t.Protocols.SetHTTP1(true)
-	return &upstream{Upstream: u, base: base, http: t, stop: t.CloseIdleConnections}, nil
+	ready := &upstream{Upstream: u, base: base, config: config}
+	ready.conns = ready.pool(base)
+	return ready, nil
 }
 
 func setDefault[T comparable](v *T, to T) {
@@ -229,12 +220,14 @@ func parseBase(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("URL of host %q holds a user name: secrets do not belong in URLs; use a client certificate", base.Host)
 	case base.RawQuery != "" || base.ForceQuery || base.Fragment != "":
 		return nil, fmt.Errorf("URL %q: the rule is no query and no fragment", s)
+	case strings.ContainsFunc(base.Host, func(r rune) bool { return r >= utf8.RuneSelf }):
+		return nil, fmt.Errorf("URL %q: the rule is a host name in ASCII: write the xn-- form of an international one", s)
 	}
 	return base, nil
 }
 
 func (u Upstream) tls() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	if u.CA != "" {
 		pem, err := os.ReadFile(u.CA)
 		if err != nil {

@@ -22,7 +22,9 @@ func BenchmarkHop(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			req := &http.Request{Method: "POST", URL: &url.URL{Path: "/r1/x"}, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(payload)), ContentLength: 1024}
+			body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }
+			req := &http.Request{Method: "POST", URL: &url.URL{Path: "/r1/x"}, Header: http.Header{}, GetBody: body, ContentLength: 1024}
+			req.Body, _ = body()
 			resp, _, err := client.Do(b.Context(), providerID, "", req, nil)
 			if err != nil {
 				b.Error(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -139,7 +138,7 @@ func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode s
 		return nil, Peer{}, err
 	}
 	var failures failures
-	body := newRequestBody(req)
+	body := streamedBody(req)
 	for i := 0; i < len(candidates); {
 		// 2. One attempt at one gateway.
 		g := candidates[i]
@@ -164,13 +163,15 @@ func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode s
 				break
 			}
 			body.finish()
+			closeBody(req)
 			if req, err = again(ctx); err != nil {
 				return nil, Peer{}, civibus.AsFault(civibus.ConsumerGateway, err)
 			}
-			body = newRequestBody(req)
+			body = streamedBody(req)
 		}
 	}
 	body.finish()
+	closeBody(req)
 	return nil, Peer{}, failures.fault(provider)
 }
 
@@ -192,7 +193,7 @@ func closeBody(req *http.Request) {
 type failure struct {
 	fault  *civibus.Fault
 	sent   bool // something of the request may have reached the other side
-	reused bool // the connection had been used before
+	reused bool // the connection had been used before, and broke or was refused
 	final  bool // another gateway would not help
 }
 
@@ -252,114 +253,3 @@ func (e *attemptError) Error() string {
 }
 
 func (e *attemptError) Unwrap() error { return e.fault }
-
-// requestBody lets a body be offered to several attempts as long as none of
-// them has read from it.
-type requestBody struct {
-	body io.ReadCloser // nil: none
-	// again gives every attempt a reader of its own on a body that is in memory.
-	// net/http sees what that is and puts head and body in one write; what it
-	// does not know it sends in two, which costs both gateways a wake-up more.
-	again func() (io.ReadCloser, error)
-
-	mu      sync.Mutex
-	current *offeredBody
-	read    bool // some attempt read from it
-	closed  bool
-}
-
-func newRequestBody(req *http.Request) *requestBody {
-	if req.Body == nil || req.Body == http.NoBody {
-		return &requestBody{}
-	}
-	return &requestBody{body: req.Body, again: req.GetBody}
-}
-
-// offer returns the body for one attempt, which ends the one before.
-func (b *requestBody) offer() *offeredBody {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.current = &offeredBody{of: b}
-	return b.current
-}
-
-// spent reports whether an attempt read from the body. After it, the attempt
-// under way reads no more.
-func (b *requestBody) spent() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.current = nil
-	return b.read
-}
-
-// finish closes the body.
-func (b *requestBody) finish() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.current = nil
-	b.close()
-}
-
-func (b *requestBody) close() {
-	if b.body != nil && !b.closed {
-		b.closed = true
-		_ = b.body.Close()
-	}
-}
-
-// offeredBody is what one attempt reads.
-type offeredBody struct {
-	of      *requestBody
-	kept    bool  // the attempt has brought an answer: closing is closing
-	ended   bool  // the attempt closed it
-	failure error // what reading the caller's body gave
-}
-
-// Read reads the caller's body.
-func (o *offeredBody) Read(p []byte) (int, error) {
-	b := o.of
-	b.mu.Lock()
-	if b.current != o || b.closed {
-		b.mu.Unlock()
-		return 0, errors.New("the attempt is over")
-	}
-	b.read = true
-	b.mu.Unlock()
-	n, err := b.body.Read(p)
-	if err != nil && err != io.EOF {
-		b.mu.Lock()
-		o.failure = err
-		b.mu.Unlock()
-	}
-	return n, err
-}
-
-// Close ends the attempt's use of the body.
-func (o *offeredBody) Close() error {
-	o.of.mu.Lock()
-	defer o.of.mu.Unlock()
-	o.ended = true
-	if o.kept {
-		o.of.close()
-	}
-	return nil
-}
-
-// keep says that this attempt is the one that counts, if it is.
-func (o *offeredBody) keep(counts bool) {
-	o.of.mu.Lock()
-	defer o.of.mu.Unlock()
-	if !counts {
-		return
-	}
-	o.kept = true
-	if o.ended {
-		o.of.close()
-	}
-}
-
-func (o *offeredBody) readError() error {
-	o.of.mu.Lock()
-	defer o.of.mu.Unlock()
-	return o.failure
-}

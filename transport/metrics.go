@@ -8,6 +8,7 @@ import (
 
 type clientMetrics struct {
 	attempts *prometheus.CounterVec
+	answered prometheus.Counter // of attempts
 	open     prometheus.Gauge
 	dial     prometheus.Histogram
 }
@@ -28,6 +29,7 @@ func newClientMetrics(to prometheus.Registerer) (clientMetrics, error) {
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}),
 	}
+	m.answered = m.attempts.WithLabelValues("ok")
 	return m, register(to, m.attempts, m.open, m.dial)
 }
 

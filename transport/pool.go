@@ -4,12 +4,12 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/h1"
 )
 
 const maxBackOff = 30 * time.Second
@@ -31,21 +31,19 @@ type gateway struct {
 	failures int       // guarded by Client.mu, as is until
 	until    time.Time // skipped before
 
-	mu      sync.Mutex
-	pool    *pool
-	height  uint64 // of the last check of the own certificate
-	closed  bool
-	retired map[*pool]struct{}
+	mu     sync.Mutex
+	pool   *pool
+	height uint64 // of the last check of all keys
+	closed bool
 }
 
 // pool is a generation of connections to one gateway.
 type pool struct {
-	of   *gateway
-	http *http.Transport
-	own  civibus.KeyID              // guarded by of.mu, as are the next three
-	keys map[civibus.KeyID]struct{} // that the gateway showed
-	uses int
-	old  bool
+	of    *gateway
+	conns *h1.Pool
+	own   civibus.KeyID              // guarded by of.mu, as are the next two
+	keys  map[civibus.KeyID]struct{} // that the gateway showed
+	fresh bool                       // one of them was not checked together with the others
 }
 
 // candidates lists the gateways to try, in order.
@@ -57,34 +55,32 @@ func (c *Client) candidates(provider civibus.MemberID, serverCode string) ([]*ga
 	if len(m.Gateways) == 0 {
 		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultUnknownMember, "member %s has no gateway address", provider)
 	}
-	listed := m.Gateways
-	if serverCode != "" {
-		listed = slices.DeleteFunc(slices.Clone(listed), func(g civibus.Gateway) bool { return g.Code != serverCode })
-		if len(listed) == 0 {
-			return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultServerID, "member %s has no gateway with the server code %q", provider, serverCode)
-		}
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the gateway is stopping")
 	}
+	// The one that answered last comes first, the others as they are listed after it.
 	state := c.member(m)
-	out := make([]*gateway, 0, len(listed))
-	for _, l := range listed {
-		out = append(out, state.gateways[l.Address])
+	first := max(0, slices.IndexFunc(m.Gateways, func(l civibus.Gateway) bool { return l.Address == state.lastGood }))
+	listed := make([]*gateway, 0, len(m.Gateways))
+	for i := range m.Gateways {
+		l := &m.Gateways[(first+i)%len(m.Gateways)]
+		if serverCode == "" || l.Code == serverCode {
+			listed = append(listed, state.gateways[l.Address])
+		}
 	}
-	if i := slices.IndexFunc(out, func(g *gateway) bool { return g.address == state.lastGood }); i > 0 {
-		out = slices.Concat(out[i:], out[:i])
+	if len(listed) == 0 {
+		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultServerID, "member %s has no gateway with the server code %q", provider, serverCode)
 	}
 	// Gateways in back-off are left out, unless there is no other.
 	now := c.config.Clock()
-	ready := slices.DeleteFunc(slices.Clone(out), func(g *gateway) bool { return now.Before(g.until) })
-	if len(ready) > 0 {
-		return ready, nil
+	waits := func(g *gateway) bool { return now.Before(g.until) }
+	if slices.ContainsFunc(listed, func(g *gateway) bool { return !waits(g) }) {
+		return slices.DeleteFunc(listed, waits), nil
 	}
-	slices.SortStableFunc(out, func(a, b *gateway) int { return a.until.Compare(b.until) })
-	return out, nil
+	slices.SortStableFunc(listed, func(a, b *gateway) int { return a.until.Compare(b.until) })
+	return listed, nil
 }
 
 // member brings what is known of a body in line with the registry.
@@ -96,7 +92,7 @@ func (c *Client) member(m civibus.Member) *memberState {
 	}
 	for _, l := range m.Gateways {
 		if state.gateways[l.Address] == nil {
-			state.gateways[l.Address] = &gateway{member: m.ID, code: l.Code, address: l.Address, retired: make(map[*pool]struct{})}
+			state.gateways[l.Address] = &gateway{member: m.ID, code: l.Code, address: l.Address}
 		}
 	}
 	if len(state.gateways) > len(m.Gateways) {
@@ -131,8 +127,8 @@ func (c *Client) failed(ctx context.Context, provider civibus.MemberID, g *gatew
 	g.until = c.config.Clock().Add(wait)
 }
 
-// acquire returns the pool of the gateway after checking that every key it
-// showed is still in force. The caller releases it.
+// acquire returns the pool of the gateway after checking that every key that it
+// showed, and the own one, is still in force.
 func (g *gateway) acquire(c *Client) (*pool, error) {
 	view := c.config.View()
 	g.mu.Lock()
@@ -140,7 +136,7 @@ func (g *gateway) acquire(c *Client) (*pool, error) {
 	if g.closed {
 		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the gateway's address is no longer registered or this body is stopping")
 	}
-	if p := g.pool; p != nil && (!p.valid(view) || !g.ownCertificateCurrent(c, view)) {
+	if p := g.pool; p != nil && !g.current(c, view) {
 		g.retire(p)
 	}
 	if g.pool == nil {
@@ -151,31 +147,28 @@ func (g *gateway) acquire(c *Client) (*pool, error) {
 		g.pool = g.newPool(c, keyOf(certificate.Leaf))
 		g.height = view.Height()
 	}
-	g.pool.uses++
 	return g.pool, nil
 }
 
-func (p *pool) valid(view View) bool {
+// current checks the pool's keys. It looks only when the registry has moved on
+// or the gateway showed another key: a view of the same height says the same.
+func (g *gateway) current(c *Client, view View) bool {
+	p := g.pool
+	if g.height == view.Height() && !p.fresh {
+		return true
+	}
 	for key := range p.keys {
 		peer, err := identify(view, key)
-		if err != nil || peer.Member != p.of.member {
+		if err != nil || peer.Member != g.member {
 			return false
 		}
 	}
-	return true
-}
-
-// ownCertificateCurrent looks only when the registry has moved on.
-func (g *gateway) ownCertificateCurrent(c *Client, view View) bool {
-	if g.height == view.Height() {
-		return true
-	}
 	certificate, err := c.config.Certificate()
-	if err != nil {
+	if err != nil || keyOf(certificate.Leaf) != p.own {
 		return false
 	}
-	g.height = view.Height()
-	return keyOf(certificate.Leaf) == g.pool.own
+	g.height, p.fresh = view.Height(), false
+	return true
 }
 
 func ownCertificateFault(err error) error {
@@ -186,75 +179,80 @@ func ownCertificateFault(err error) error {
 
 func (g *gateway) newPool(c *Client, own civibus.KeyID) *pool {
 	p := &pool{of: g, own: own, keys: make(map[civibus.KeyID]struct{})}
-	p.http = &http.Transport{
-		Proxy: nil, // never the environment's
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return p.dial(ctx, c, network, address)
+	p.conns = h1.NewPool(h1.Config{
+		Host: g.address,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			raw, err := c.config.Dial(ctx, "tcp", g.address)
+			if err == nil {
+				c.metrics.open.Inc()
+			}
+			return raw, err
 		},
-		DisableCompression:     true,
-		MaxConnsPerHost:        c.config.MaxConns,
-		MaxIdleConnsPerHost:    c.config.MaxConns,
-		IdleConnTimeout:        c.config.IdleTimeout,
-		ResponseHeaderTimeout:  c.config.AnswerTimeout,
-		MaxResponseHeaderBytes: c.config.MaxHeaderBytes,
-		WriteBufferSize:        16 << 10,
-		ReadBufferSize:         16 << 10,
-		Protocols:              new(http.Protocols),
-	}
-	p.http.Protocols.SetHTTP1(true)
+		Handshake:     func(ctx context.Context, raw net.Conn) (net.Conn, error) { return p.handshake(ctx, c, raw) },
+		Opened:        func(took time.Duration) { c.metrics.dial.Observe(took.Seconds()) },
+		Closed:        c.metrics.open.Dec,
+		DialTimeout:   c.config.DialTimeout,
+		AnswerTimeout: c.config.AnswerTimeout,
+		StallTimeout:  c.config.StallTimeout,
+		IdleTimeout:   c.config.IdleTimeout,
+		MaxConns:      c.config.MaxConns,
+		MaxHeadBytes:  int(c.config.MaxHeaderBytes),
+	})
 	return p
 }
 
-// dial opens a connection and lets it live only if the other side holds a
-// transport key in force of the body that is called.
-func (p *pool) dial(ctx context.Context, c *Client, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.config.DialTimeout)
-	defer cancel()
-	start := time.Now()
+// peerConn is a connection whose other side has shown a key.
+type peerConn struct {
+	*tls.Conn
+	key civibus.KeyID
+}
+
+// handshake lets a connection live only if the other side holds a transport key
+// in force of the body that is called.
+func (p *pool) handshake(ctx context.Context, c *Client, raw net.Conn) (net.Conn, error) {
 	certificate, err := c.config.Certificate()
 	if err != nil {
 		return nil, ownCertificateFault(err)
 	}
-	raw, err := c.config.Dial(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	c.metrics.open.Inc()
-	conn := &clientConn{Conn: raw, stall: c.config.StallTimeout, onClose: c.metrics.open.Dec}
 	config := baseTLS()
 	config.Certificates = []tls.Certificate{*certificate}
-	if host, _, err := net.SplitHostPort(address); err == nil {
+	if host, _, err := net.SplitHostPort(p.of.address); err == nil {
 		config.ServerName = host // for load balancers; nothing is checked against it
 	}
+	out := &peerConn{}
 	// The registry pins the key, so names and authorities are not looked at:
 	// VerifyConnection below is the whole check, and it runs at every handshake.
 	config.InsecureSkipVerify = true
-	config.VerifyConnection = func(state tls.ConnectionState) error { return p.verify(c.config.View(), state) }
-	secure := tls.Client(conn, config)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		_ = conn.Close()
+	config.VerifyConnection = func(state tls.ConnectionState) (err error) {
+		out.key, err = p.verify(c.config.View(), state)
+		return err
+	}
+	out.Conn = tls.Client(raw, config)
+	if err := out.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	c.metrics.dial.Observe(time.Since(start).Seconds())
-	return secure, nil
+	return out, nil
 }
 
-func (p *pool) verify(view View, state tls.ConnectionState) error {
+// verify returns the key that the other side showed, if it is one of the body's.
+func (p *pool) verify(view View, state tls.ConnectionState) (civibus.KeyID, error) {
 	key, err := leafKey(state)
 	if err != nil {
-		return peerFault(err)
+		return key, peerFault(err)
 	}
 	peer, err := identify(view, key)
 	if err != nil {
-		return peerFault(err)
+		return key, peerFault(err)
 	}
 	if peer.Member != p.of.member {
-		return peerFault(&wrongMemberError{key, peer.Member, p.of.member})
+		return key, peerFault(&wrongMemberError{key, peer.Member, p.of.member})
 	}
 	p.of.mu.Lock()
 	defer p.of.mu.Unlock()
-	p.keys[key] = struct{}{}
-	return nil
+	if _, known := p.keys[key]; !known {
+		p.keys[key], p.fresh = struct{}{}, true
+	}
+	return key, nil
 }
 
 type wrongMemberError struct {
@@ -272,30 +270,13 @@ func (g *gateway) retire(p *pool) {
 	if g.pool == p {
 		g.pool = nil
 	}
-	p.old = true
-	p.http.CloseIdleConnections()
-	if p.uses > 0 {
-		g.retired[p] = struct{}{}
-	}
+	p.conns.Close()
 }
 
 func (p *pool) retire() {
 	p.of.mu.Lock()
 	defer p.of.mu.Unlock()
 	p.of.retire(p)
-}
-
-func (p *pool) release() {
-	p.of.mu.Lock()
-	defer p.of.mu.Unlock()
-	p.uses--
-	if p.old {
-		// Another call on the same retired pool may have let connections idle again.
-		p.http.CloseIdleConnections()
-		if p.uses == 0 {
-			delete(p.of.retired, p)
-		}
-	}
 }
 
 func (g *gateway) close() {
