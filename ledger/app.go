@@ -347,12 +347,16 @@ func (a *app) decodable(b []byte) bool {
 // result; an error here would halt every node.
 func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (res *abci.ResponseFinalizeBlock, err error) {
 	defer a.guard("execute block", &err)
+	var evidence []registry.Misbehaviour
 	for _, m := range req.Misbehavior {
+		e := registry.Misbehaviour{Height: uint64(m.Height)}
+		copy(e.Address[:], m.Validator.Address)
+		evidence = append(evidence, e)
 		a.metrics.misbehaviour.Inc()
 		a.log.Error("a validator misbehaved and every node has the proof", slog.String("kind", m.Type.String()),
 			slog.String("validator", fmt.Sprintf("%X", m.Validator.Address)), slog.Int64("height", m.Height))
 	}
-	block, err := a.machine.Load().Execute(uint64(req.Height), req.Time, req.Txs)
+	block, err := a.machine.Load().Execute(uint64(req.Height), req.Time, req.Txs, evidence)
 	if err != nil {
 		return nil, fmt.Errorf("execute block %d: %w", req.Height, err)
 	}

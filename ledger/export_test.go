@@ -93,7 +93,7 @@ func (n *Node) Diverge(g *registry.Genesis) error {
 			return err
 		}
 		for h := uint64(1); h <= n.View().Height(); h++ {
-			if _, err := m.Execute(h, n.View().Time(), nil); err != nil {
+			if _, err := m.Execute(h, n.View().Time(), nil, nil); err != nil {
 				return err
 			}
 			if err := m.Commit(); err != nil {
@@ -120,7 +120,7 @@ func FalseRegistry(dir string, g *registry.Genesis, height uint64) error {
 		return err
 	}
 	for h := uint64(1); h <= height; h++ {
-		if _, err := m.Execute(h, g.Time.Add(time.Duration(h)*time.Second), nil); err != nil {
+		if _, err := m.Execute(h, g.Time.Add(time.Duration(h)*time.Second), nil, nil); err != nil {
 			return err
 		}
 		if err := m.Commit(); err != nil {

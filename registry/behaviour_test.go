@@ -379,7 +379,7 @@ func TestEvents(t *testing.T) {
 func TestTimeNeverGoesBack(t *testing.T) {
 	w := newWorld(t)
 	w.block()
-	if _, err := w.m.Execute(2, w.now.Add(-time.Hour), nil); err != nil {
+	if _, err := w.m.Execute(2, w.now.Add(-time.Hour), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.m.Commit(); err != nil {
@@ -399,7 +399,7 @@ func TestMisuse(t *testing.T) {
 	if r := m.Check([]byte("x")); r.Code != registry.Unavailable {
 		t.Errorf("Check without genesis: %s", r.Code)
 	}
-	if _, err := m.Execute(1, time.Now(), nil); err == nil {
+	if _, err := m.Execute(1, time.Now(), nil, nil); err == nil {
 		t.Error("Execute without genesis: no error")
 	}
 	if m.Commit() == nil {
@@ -414,7 +414,7 @@ func TestMisuse(t *testing.T) {
 	}
 	w.block()
 	for _, h := range []uint64{0, 1, 3} {
-		if _, err := w.m.Execute(h, w.now, nil); err == nil {
+		if _, err := w.m.Execute(h, w.now, nil, nil); err == nil {
 			t.Errorf("Execute of height %d after 1: no error", h)
 		}
 	}

@@ -18,7 +18,7 @@ func (x *txn) setSubsystem(m *registrypb.SetSubsystem) ([]record, *refusal) {
 	if r := checkText("name", m.Name, 1, maxName); r != nil {
 		return nil, r
 	}
-	if r := x.mustAdminister(id.MemberID); r != nil {
+	if r := x.mustAdminister(id.MemberID, catalogueScope); r != nil {
 		return nil, r
 	}
 	if r := x.mustLive(id.MemberID); r != nil {
@@ -81,7 +81,7 @@ func (x *txn) setSubsystemStatus(m *registrypb.SetSubsystemStatus) ([]record, *r
 	if r != nil {
 		return nil, r
 	}
-	if r := x.mustAdminister(id.MemberID); r != nil {
+	if r := x.mustAdminister(id.MemberID, catalogueScope); r != nil {
 		return nil, r
 	}
 	old, ok := x.subsystems.Get(id.String())
@@ -120,7 +120,7 @@ func (x *txn) setService(m *registrypb.SetService) ([]record, *refusal) {
 		return nil, refuse(InvalidField, "description_digest has %d bytes, the rule is 32 or none", n)
 	}
 	// 2. Who may do it, and to what.
-	if r := x.mustAdminister(id.MemberID); r != nil {
+	if r := x.mustAdminister(id.MemberID, catalogueScope); r != nil {
 		return nil, r
 	}
 	if r := x.mustLiveSubsystem(id.ClientID); r != nil {
@@ -160,7 +160,7 @@ func (x *txn) setServiceStatus(m *registrypb.SetServiceStatus) ([]record, *refus
 	if r := checkText("notice", m.Notice, min, max); r != nil {
 		return nil, r
 	}
-	if r := x.mustAdminister(id.MemberID); r != nil {
+	if r := x.mustAdminister(id.MemberID, catalogueScope); r != nil {
 		return nil, r
 	}
 	old, ok := x.services.Get(id.String())

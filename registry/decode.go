@@ -98,6 +98,24 @@ func decodeRecord(key string, value []byte) (record, error) {
 		return decodeLog(value)
 	case notaryPrefix:
 		return decodeNotarisation(value)
+	case validatorPrefix:
+		return decodeValidator(value)
+	case nodesPrefix:
+		return decodeNodes(value)
+	case votesPrefix:
+		return decodeVotes(value)
+	case proposalPrefix:
+		return decodeProposal(value)
+	case votePrefix:
+		return decodeVote(value)
+	case delegationPrefix:
+		return decodeDelegation(value)
+	case hostingPrefix:
+		return decodeHosting(value)
+	case upgradePrefix:
+		return decodeUpgrade(value)
+	case misbehaviorPrefix:
+		return decodeMisconduct(value)
 	case paramsKey + "/":
 		return decodeParams(value)
 	}
@@ -238,7 +256,10 @@ func decodeParams(value []byte) (record, error) {
 	if err := proto.Unmarshal(value, &m); err != nil {
 		return nil, err
 	}
-	out := &Params{Instance: m.Instance, ChainID: m.ChainId, MaxTxBytes: m.MaxTxBytes}
+	out := &Params{
+		Instance: m.Instance, ChainID: m.ChainId, MaxTxBytes: m.MaxTxBytes, Protocol: m.Protocol, Rules: rulesOf(m.Rules),
+		MaxOpenProposals: m.MaxOpenProposals, BlockShare: m.BlockShare, MemberQuota: m.MemberQuota,
+	}
 	for _, r := range m.Registrars {
 		id, err := civibus.ParseMemberID(r)
 		if err != nil {
@@ -247,6 +268,20 @@ func decodeParams(value []byte) (record, error) {
 		out.Registrars = append(out.Registrars, id)
 	}
 	return paramsRecord{out}, nil
+}
+
+// keyIDOf reads a key id of the wire.
+func keyIDOf(b []byte) (civibus.KeyID, error) {
+	if len(b) != len(civibus.KeyID{}) {
+		return civibus.KeyID{}, fmt.Errorf("a key id has %d bytes, the rule is 32", len(b))
+	}
+	return civibus.KeyID(b), nil
+}
+
+// isLowerHex reports whether s is n bytes in lower-case hex.
+func isLowerHex(s string, n int) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == n && hex.EncodeToString(b) == s
 }
 
 func notaryKey(digest [32]byte) string { return notaryPrefix + hex.EncodeToString(digest[:]) }

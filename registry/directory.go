@@ -11,11 +11,12 @@ import (
 // isRegistrar reports whether the author is one of the instance's registrars.
 func (x *txn) isRegistrar() bool { return slices.Contains(x.params.Registrars, x.author.ID) }
 
-// administers reports whether the author may act for the member: it is the
-// member itself or one of its ancestors.
-func (x *txn) administers(id civibus.MemberID) bool {
+// administers reports whether the author may act for the member in matters of
+// scope: it is the member itself or one of its ancestors, or one of these has
+// delegated that to it.
+func (x *txn) administers(id civibus.MemberID, s scope) bool {
 	for range maxDepth {
-		if id == x.author.ID {
+		if id == x.author.ID || x.delegated(id, s) {
 			return true
 		}
 		m := x.member(id)
@@ -27,9 +28,9 @@ func (x *txn) administers(id civibus.MemberID) bool {
 	return false
 }
 
-func (x *txn) mustAdminister(id civibus.MemberID) *refusal {
-	if !x.administers(id) {
-		return refuse(NotAuthorised, "member %s is neither %s nor one of its ancestors", x.author.ID, id)
+func (x *txn) mustAdminister(id civibus.MemberID, s scope) *refusal {
+	if !x.administers(id, s) {
+		return refuse(NotAuthorised, "member %s is neither %s nor one of its ancestors, and has no delegation for this", x.author.ID, id)
 	}
 	return nil
 }
@@ -38,7 +39,7 @@ func (x *txn) mustAdminister(id civibus.MemberID) *refusal {
 // one away from there.
 func (x *txn) mayPlace(parent civibus.MemberID) *refusal {
 	if !parent.IsZero() {
-		return x.mustAdminister(parent)
+		return x.mustAdminister(parent, directoryScope)
 	}
 	if !x.isRegistrar() {
 		return refuse(NotAuthorised, "member %s is not a registrar; only registrars place top-level members", x.author.ID)
@@ -75,7 +76,7 @@ func (x *txn) setMember(m *registrypb.SetMember) ([]record, *refusal) {
 		}
 		return []record{memberRecord{next}}, x.checkPlace(next)
 	}
-	if r := x.mustAdminister(id); r != nil {
+	if r := x.mustAdminister(id, directoryScope); r != nil {
 		return nil, r
 	}
 	if old.Status == civibus.Ended {
@@ -169,7 +170,7 @@ func (x *txn) setMemberStatus(m *registrypb.SetMemberStatus) ([]record, *refusal
 	if old == nil {
 		return nil, refuse(NotFound, "member %s is not registered", id)
 	}
-	if !x.administers(id) && !(x.isRegistrar() && old.Parent.IsZero()) {
+	if !x.administers(id, directoryScope) && !(x.isRegistrar() && old.Parent.IsZero()) {
 		return nil, refuse(NotAuthorised, "member %s is neither %s, nor an ancestor of it, nor a registrar over top-level members", x.author.ID, id)
 	}
 	next := *old

@@ -60,6 +60,9 @@ func (x *txn) run(p *prepared) ([]record, *refusal) {
 		return nil, p.refusal
 	}
 	x.hash = p.hash
+	if r := x.known(p.tx); r != nil {
+		return nil, r
+	}
 	if r := x.admit(p); r != nil {
 		return nil, r
 	}
@@ -87,7 +90,9 @@ func decode(st *state, envelope []byte) prepared {
 // Execute runs a block on top of the committed state. Nothing of it is visible
 // or durable before Commit; executing again replaces the block. An error means
 // that this node cannot go on, never that a transaction is bad.
-func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte) (*Block, error) {
+//
+// evidence is what the ledger proved of validators since the last block.
+func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte, evidence []Misbehaviour) (*Block, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pending = nil
@@ -215,14 +220,14 @@ func (b *blockRun) add(p *prepared) (Result, error) {
 	b.change(sequencePrefix+x.keyID, encodeSequence(p.tx.Sequence))
 	author := x.author.ID.String()
 	for _, rec := range records {
-		b.put(rec, p.hash[:], author)
+		b.put(rec, cause{txHash: p.hash[:], author: author})
 	}
 	b.accepted++
 	return Result{TxHash: p.hash}, nil
 }
 
 // put makes a record part of the state and of the event log.
-func (b *blockRun) put(r record, txHash []byte, author string) {
+func (b *blockRun) put(r record, c cause) {
 	value := r.encode()
 	r.put(b.state)
 	b.change(r.stateKey(), value)
@@ -233,7 +238,7 @@ func (b *blockRun) put(r record, txHash []byte, author string) {
 		at := b.base.EventSize() + uint64(len(b.events))
 		b.index = append(b.index, KV{anchorStoreKey(r.Origin, r.Size), binary.BigEndian.AppendUint64(nil, at)})
 	}
-	b.events = append(b.events, encodeEvent(b.height, len(b.events), txHash, author, r.eventField(), value))
+	b.events = append(b.events, encodeEvent(b.height, len(b.events), c, r.eventField(), value))
 }
 
 // change notes the new value of a state key; the last one in the block counts.
@@ -267,7 +272,7 @@ func (b *blockRun) finishChanged(transactions int) error {
 		return err
 	}
 	v.tree = tree.Version()
-	b.events = append(b.events, encodeEvent(b.height, len(b.events), nil, "", blockCommittedField, encodeBlockCommitted(b.now, v.StateRoot(), transactions)))
+	b.events = append(b.events, encodeEvent(b.height, len(b.events), cause{}, blockCommittedField, encodeBlockCommitted(b.now, v.StateRoot(), transactions)))
 	log := b.machine.log.Prepare(b.events)
 	v.events = log.Head()
 	v.appHash = ComputeAppHash(v.StateRoot(), v.EventRoot(), v.EventSize())

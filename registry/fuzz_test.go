@@ -53,7 +53,7 @@ func FuzzEnvelope(f *testing.F) {
 				m.Check(b)
 				m.Check(signed)
 			}
-			block, err := m.Execute(m.Height()+1, w.now, [][]byte{b, signed, signed})
+			block, err := m.Execute(m.Height()+1, w.now, [][]byte{b, signed, signed}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -24,9 +24,6 @@ const (
 	defaultMaxTxBytes = 64 << 10
 	minMaxTxBytes     = 16 << 10
 	maxMaxTxBytes     = 1 << 20
-	// maxVotingPower bounds one validator's power, so that no sum can come
-	// near what the ledger's arithmetic takes.
-	maxVotingPower = 1_000_000
 )
 
 // Genesis is the file that starts an instance, the same on every node. It is
@@ -43,8 +40,25 @@ type Genesis struct {
 	Time time.Time `toml:"time" json:"time"`
 	// MaxTxBytes is the largest envelope, 16 KiB to 1 MiB. 0: 64 KiB.
 	MaxTxBytes uint32 `toml:"max_tx_bytes,omitempty" json:"max_tx_bytes,omitempty"`
+	// Protocol is the version of the rules that the instance starts with, 0 or
+	// 1. In 0 nothing below that says so may be set: there is no governance, and
+	// the validators stay those of this file.
+	Protocol uint32 `toml:"protocol,omitempty" json:"protocol,omitempty"`
+	// Rules are those kinds of proposals that pass under other rules than the
+	// default. Protocol 1.
+	Rules []GenesisRule `toml:"rules,omitempty" json:"rules,omitempty"`
+	// MaxOpenProposals is how many proposals of one member may be open at a
+	// time, up to 256. 0: 16. Protocol 1.
+	MaxOpenProposals uint32 `toml:"max_open_proposals,omitempty" json:"max_open_proposals,omitempty"`
+	// BlockShare is the least part of a block, per mille, that one member may
+	// fill while others wait. 0: 100. Protocol 1.
+	BlockShare uint32 `toml:"block_share,omitempty" json:"block_share,omitempty"`
+	// MemberQuota is how many records a member and its descendants may have,
+	// 100 to 100 million. 0: a million. Protocol 1.
+	MemberQuota uint64 `toml:"member_quota,omitempty" json:"member_quota,omitempty"`
 	// Registrars are the members that create top-level members and global
-	// groups. Each has an admin key below.
+	// groups without a vote. Each has an admin key below. In protocol 1 there
+	// may be none; then these come by proposals only.
 	Registrars []string `toml:"registrars" json:"registrars"`
 	// Members are the founding bodies.
 	Members []GenesisMember `toml:"members" json:"members"`
@@ -61,6 +75,26 @@ type GenesisMember struct {
 	Parent   string           `toml:"parent,omitempty" json:"parent,omitempty"`
 	Gateways []GenesisGateway `toml:"gateways,omitempty" json:"gateways,omitempty"`
 	Keys     []GenesisKey     `toml:"keys,omitempty" json:"keys,omitempty"`
+	// Votes is its weight in votes on proposals. Absent: 1, or 0 under a
+	// parent, where it has to be 0. Protocol 1.
+	Votes *uint32 `toml:"votes,omitempty" json:"votes,omitempty"`
+	// Nodes are its nodes of the ledger, to which others connect. Protocol 1.
+	Nodes []GenesisNode `toml:"nodes,omitempty" json:"nodes,omitempty"`
+}
+
+// GenesisNode is a node of a member.
+type GenesisNode struct {
+	ID      string `toml:"id" json:"id"`           // 40 lower-case hex digits
+	Address string `toml:"address" json:"address"` // host:port
+	Role    string `toml:"role" json:"role"`       // validator or follower
+}
+
+// GenesisRule says when a kind of proposal passes.
+type GenesisRule struct {
+	Kind          string `toml:"kind" json:"kind"`                     // admit_member, ...
+	Quorum        uint32 `toml:"quorum" json:"quorum"`                 // votes that must be cast, per mille of all: 1 to 1000
+	Threshold     uint32 `toml:"threshold" json:"threshold"`           // votes cast that must be yes, per mille: 501 to 1000
+	PeriodSeconds uint32 `toml:"period_seconds" json:"period_seconds"` // from the proposal to its deadline, up to 366 days
 }
 
 // GenesisGateway is an address at which a member's gateways answer.
@@ -157,6 +191,9 @@ type genesisCheck struct {
 	records  []record
 	members  map[string]*civibus.Member
 	keys     map[civibus.KeyID]*civibus.RegisteredKey
+
+	validators []*validator // in protocol 1
+	nodeIDs    map[string]bool
 }
 
 func (c *genesisCheck) problem(where string, r *refusal) {
@@ -170,7 +207,7 @@ func (c *genesisCheck) problem(where string, r *refusal) {
 func (g *Genesis) records() ([]record, error) {
 	c := &genesisCheck{
 		x:       &txn{state: newState()},
-		members: make(map[string]*civibus.Member), keys: make(map[civibus.KeyID]*civibus.RegisteredKey),
+		members: make(map[string]*civibus.Member), keys: make(map[civibus.KeyID]*civibus.RegisteredKey), nodeIDs: make(map[string]bool),
 	}
 	// 1. The instance.
 	params := g.checkParams(c)
@@ -189,6 +226,8 @@ func (g *Genesis) records() ([]record, error) {
 	// 3. Those who keep the instance going.
 	g.checkRegistrars(c, params)
 	g.checkValidators(c)
+	// 4. What protocol 1 added.
+	g.checkGovernance(c, params)
 	if len(c.problems) > 0 {
 		return nil, errors.Join(c.problems...)
 	}
@@ -218,7 +257,7 @@ func (g *Genesis) checkParams(c *genesisCheck) *Params {
 	if size < minMaxTxBytes || size > maxMaxTxBytes {
 		c.problem("max_tx_bytes", refuse(InvalidField, "%d, the rule is %d to %d", size, minMaxTxBytes, maxMaxTxBytes))
 	}
-	return &Params{Instance: g.Instance, ChainID: g.ChainID, MaxTxBytes: size}
+	return &Params{Instance: g.Instance, ChainID: g.ChainID, MaxTxBytes: size, Protocol: g.Protocol}
 }
 
 func (c *genesisCheck) member(where string, g *GenesisMember) {
@@ -299,7 +338,7 @@ func (c *genesisCheck) key(where, member string, g *GenesisKey) {
 }
 
 func (g *Genesis) checkRegistrars(c *genesisCheck, params *Params) {
-	if len(g.Registrars) == 0 {
+	if len(g.Registrars) == 0 && g.Protocol == 0 {
 		c.problem("registrars", refuse(InvalidField, "there is none, the rule is at least one"))
 	}
 	for i, s := range g.Registrars {
@@ -354,6 +393,9 @@ func (g *Genesis) checkValidators(c *genesisCheck) {
 			c.problem(where, refuse(InvalidField, "power is %d, the rule is 1 to %d", v.Power, maxVotingPower))
 		}
 		seen[v.Key] = true
+		if k != nil && g.Protocol > 0 {
+			c.validators = append(c.validators, &validator{k.ID, k.Member, uint64(v.Power), 0})
+		}
 	}
 }
 
@@ -383,7 +425,7 @@ func (m *Machine) initBlock(g *Genesis, records []record) error {
 	base := &View{state: newState(), store: m.store, now: g.Time, tree: m.tree.Latest(), events: m.log.Head()}
 	b := m.newBlock(base, 0, g.Time)
 	for _, r := range records {
-		b.put(r, nil, "")
+		b.put(r, cause{})
 	}
 	if err := b.finishChanged(0); err != nil {
 		return err

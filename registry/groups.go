@@ -9,7 +9,7 @@ import (
 // global ones, a subsystem's administrators its local ones.
 func (x *txn) mustManageGroup(owner civibus.ClientID) *refusal {
 	if owner != (civibus.ClientID{}) {
-		return x.mustAdminister(owner.MemberID)
+		return x.mustAdminister(owner.MemberID, rightsScope)
 	}
 	if !x.isRegistrar() {
 		return refuse(NotAuthorised, "member %s is not a registrar; only registrars change global groups", x.author.ID)

@@ -142,7 +142,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) block(envelopes ...[]byte) *registry.Block {
 	w.t.Helper()
 	w.now = w.now.Add(time.Second)
-	b, err := w.m.Execute(w.m.Height()+1, w.now, envelopes)
+	b, err := w.m.Execute(w.m.Height()+1, w.now, envelopes, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -12,8 +12,15 @@ import (
 // Registrars may for top-level members that cannot help themselves: those
 // without an admin key in force, and suspended ones. Both are how a body comes
 // back from lost or stolen admin keys.
-func (x *txn) mayManageKeys(m *civibus.Member) *refusal {
-	if x.administers(m.ID) {
+//
+// Who has only a delegation manages all but admin keys: with one of those he
+// could do anything.
+func (x *txn) mayManageKeys(m *civibus.Member, purpose civibus.Purpose) *refusal {
+	s := keysScope
+	if purpose == civibus.AdminKey {
+		s = ownAuthority
+	}
+	if x.administers(m.ID, s) {
 		return nil
 	}
 	if x.isRegistrar() && m.Parent.IsZero() && (m.Status == civibus.Suspended || !x.hasAdmin(m.ID)) {
@@ -60,7 +67,7 @@ func (x *txn) addKey(m *registrypb.AddKey) ([]record, *refusal) {
 	if member.Status == civibus.Ended {
 		return nil, refuse(Ended, "member %s has ended, which is final", id)
 	}
-	if r := x.mayManageKeys(member); r != nil {
+	if r := x.mayManageKeys(member, purpose); r != nil {
 		return nil, r
 	}
 	// 4. A key is registered once and for one purpose, revoked or not.
@@ -183,7 +190,7 @@ func (x *txn) revokeKey(m *registrypb.RevokeKey) ([]record, *refusal) {
 	if member == nil {
 		return nil, refuse(NotFound, "member %s is not registered", old.Member)
 	}
-	if r := x.mayManageKeys(member); r != nil {
+	if r := x.mayManageKeys(member, old.Purpose); r != nil {
 		return nil, r
 	}
 	switch {

@@ -94,6 +94,7 @@ func loadState(store Store) (*state, error) {
 	st := newState()
 	for _, prefix := range []string{
 		paramsKey, memberPrefix, keyPrefix, subsystemPrefix, servicePrefix, rightPrefix, groupPrefix, groupMemberPrefix, logPrefix, sequencePrefix,
+		validatorPrefix, nodesPrefix, votesPrefix, proposalPrefix, votePrefix, delegationPrefix, hostingPrefix, upgradePrefix, misbehaviorPrefix,
 	} {
 		err := store.Iterate(stateStoreKey(prefix), func(key, value []byte) error {
 			return st.loadValue(string(key[len(storeState):]), value)

@@ -31,14 +31,6 @@ type Notarisation struct {
 	Time   time.Time
 }
 
-// Params are what the genesis fixes for an instance.
-type Params struct {
-	Instance   string
-	ChainID    string
-	Registrars []civibus.MemberID
-	MaxTxBytes uint32
-}
-
 type (
 	memberRecord       struct{ *civibus.Member }
 	keyRecord          struct{ *civibus.RegisteredKey }
@@ -64,6 +56,15 @@ const (
 	logPrefix         = "log/"
 	notaryPrefix      = "notary/"
 	sequencePrefix    = "sequence/"
+	validatorPrefix   = "validator/"
+	nodesPrefix       = "nodes/"
+	votesPrefix       = "votes/"
+	proposalPrefix    = "proposal/"
+	votePrefix        = "vote/"
+	delegationPrefix  = "delegation/"
+	hostingPrefix     = "hosting/"
+	upgradePrefix     = "upgrade/"
+	misbehaviorPrefix = "misbehaviour/"
 	paramsKey         = "params"
 )
 
@@ -164,7 +165,11 @@ func (r paramsRecord) encode() []byte {
 	for _, m := range r.Registrars {
 		w = w.str(3, m.String())
 	}
-	return w.num(4, uint64(r.MaxTxBytes))
+	w = w.num(4, uint64(r.MaxTxBytes)).num(5, uint64(r.Protocol))
+	for _, rule := range r.Rules {
+		w = w.message(6, rule.encode())
+	}
+	return w.num(7, uint64(r.MaxOpenProposals)).num(8, uint64(r.BlockShare)).num(9, r.MemberQuota)
 }
 
 func encodeSequence(last uint64) []byte { return writer{}.num(1, last) }
@@ -188,6 +193,13 @@ func (w writer) num(field protowire.Number, v uint64) writer {
 		return w
 	}
 	return protowire.AppendVarint(protowire.AppendTag(w, field, protowire.VarintType), v)
+}
+
+func (w writer) flag(field protowire.Number, v bool) writer {
+	if !v {
+		return w
+	}
+	return w.num(field, 1)
 }
 
 func (w writer) str(field protowire.Number, v string) writer {
@@ -221,10 +233,18 @@ func (w writer) endpoints(field protowire.Number, endpoints []civibus.Endpoint) 
 	return w
 }
 
+// cause is why a record changed: a transaction of a member, a proposal that
+// passed, or, if it is zero, the rules themselves.
+type cause struct {
+	txHash   []byte
+	author   string
+	proposal uint64
+}
+
 // encodeEvent encodes an Event around an encoded body.
-func encodeEvent(height uint64, index int, txHash []byte, author string, field protowire.Number, body []byte) []byte {
-	w := make(writer, 0, len(body)+len(author)+64)
-	return w.num(1, height).num(2, uint64(index)).bytes(3, txHash).str(4, author).message(field, body)
+func encodeEvent(height uint64, index int, c cause, field protowire.Number, body []byte) []byte {
+	w := make(writer, 0, len(body)+len(c.author)+64)
+	return w.num(1, height).num(2, uint64(index)).bytes(3, c.txHash).str(4, c.author).num(5, c.proposal).message(field, body)
 }
 
 func encodeBlockCommitted(t time.Time, stateRoot [32]byte, transactions int) []byte {

@@ -121,11 +121,11 @@ func TestReplicas(t *testing.T) {
 			}
 			first := w.block(block...)
 			if rapid.IntRange(0, 3).Draw(rt, "twice") == 0 {
-				if _, err := second.Execute(second.Height()+1, w.now, block[:len(block)/2]); err != nil {
+				if _, err := second.Execute(second.Height()+1, w.now, block[:len(block)/2], nil); err != nil {
 					rt.Fatalf("%v", err)
 				}
 			}
-			got, err := second.Execute(second.Height()+1, w.now, block)
+			got, err := second.Execute(second.Height()+1, w.now, block, nil)
 			if err != nil {
 				rt.Fatalf("%v", err)
 			}
@@ -221,7 +221,7 @@ func TestCrash(t *testing.T) {
 		w.block(block...)
 		cs.mode = []string{"", "before", "after"}[i%3]
 		before := m.AppHash()
-		if _, err := m.Execute(w.m.Height(), w.now, block); err != nil {
+		if _, err := m.Execute(w.m.Height(), w.now, block, nil); err != nil {
 			t.Fatal(err)
 		}
 		err := m.Commit()
@@ -239,7 +239,7 @@ func TestCrash(t *testing.T) {
 		m = must(registry.Open(cs))
 		switch {
 		case mode == "before" && m.AppHash() == before && m.Height() == w.m.Height()-1:
-			if _, err := m.Execute(w.m.Height(), w.now, block); err != nil {
+			if _, err := m.Execute(w.m.Height(), w.now, block, nil); err != nil {
 				t.Fatal(err)
 			}
 			if err := m.Commit(); err != nil {
@@ -263,7 +263,7 @@ func TestCommitCanBeRetried(t *testing.T) {
 	w := newWorld(t)
 	cs := &crashStore{Store: w.store}
 	w.m = must(registry.Open(cs))
-	b, err := w.m.Execute(1, w.now, [][]byte{w.tx(edKey("B/admin"), &registrypb.SetSubsystem{Id: idB + "/S", Name: "S"})})
+	b, err := w.m.Execute(1, w.now, [][]byte{w.tx(edKey("B/admin"), &registrypb.SetSubsystem{Id: idB + "/S", Name: "S"})}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

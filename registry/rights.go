@@ -17,7 +17,7 @@ func (x *txn) grantRight(m *registrypb.GrantRight) ([]record, *refusal) {
 		return nil, r
 	}
 	// 2. Who grants, and whether what is granted exists.
-	if r := x.mustAdminister(next.Service.MemberID); r != nil {
+	if r := x.mustAdminister(next.Service.MemberID, rightsScope); r != nil {
 		return nil, r
 	}
 	if r := x.mustHaveService(next.Service); r != nil {
@@ -119,7 +119,7 @@ func (x *txn) setRightStatus(m *registrypb.SetRightStatus) ([]record, *refusal) 
 	if !ok {
 		return nil, refuse(NotFound, "right %s is not registered", m.Id)
 	}
-	if r := x.mustAdminister(old.Service.MemberID); r != nil {
+	if r := x.mustAdminister(old.Service.MemberID, rightsScope); r != nil {
 		return nil, r
 	}
 	next := *old

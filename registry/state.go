@@ -28,8 +28,18 @@ type state struct {
 	groupMembers *table[*groupMember]           // group|client
 	logs         *table[*civibus.Log]           // origin
 	sequences    *table[uint64]                 // hex key id
+	validators   *table[*validator]             // hex key id
+	nodes        *table[*memberNodes]           // I/C/M
+	votes        *table[*memberVotes]           // I/C/M
+	proposals    *table[*Proposal]              // id, 20 digits
+	ballots      *table[*Vote]                  // id|I/C/M
+	delegations  *table[*Delegation]            // root|to
+	hostings     *table[*Hosting]               // I/C/M
+	upgrades     *table[*Upgrade]               // name
+	misbehaviour *table[*Misconduct]            // hex key id|height, 20 digits
 
 	// Indices, derived from the above.
+	open      *table[struct{}]                 // ids of open proposals
 	children  *table[struct{}]                 // parent|child
 	keysOf    *table[[]*civibus.RegisteredKey] // member|purpose
 	rightsFor *table[[]*civibus.AccessRight]   // service without version|subject; not the ended ones
@@ -58,6 +68,16 @@ func newState() *state {
 		groupMembers: new(table[*groupMember]),
 		logs:         new(table[*civibus.Log]),
 		sequences:    new(table[uint64]),
+		validators:   new(table[*validator]),
+		nodes:        new(table[*memberNodes]),
+		votes:        new(table[*memberVotes]),
+		proposals:    new(table[*Proposal]),
+		ballots:      new(table[*Vote]),
+		delegations:  new(table[*Delegation]),
+		hostings:     new(table[*Hosting]),
+		upgrades:     new(table[*Upgrade]),
+		misbehaviour: new(table[*Misconduct]),
+		open:         new(table[struct{}]),
 		children:     new(table[struct{}]),
 		keysOf:       new(table[[]*civibus.RegisteredKey]),
 		rightsFor:    new(table[[]*civibus.AccessRight]),
@@ -78,6 +98,16 @@ func (s *state) copy() *state {
 		groupMembers: s.groupMembers.Copy(),
 		logs:         s.logs.Copy(),
 		sequences:    s.sequences.Copy(),
+		validators:   s.validators.Copy(),
+		nodes:        s.nodes.Copy(),
+		votes:        s.votes.Copy(),
+		proposals:    s.proposals.Copy(),
+		ballots:      s.ballots.Copy(),
+		delegations:  s.delegations.Copy(),
+		hostings:     s.hostings.Copy(),
+		upgrades:     s.upgrades.Copy(),
+		misbehaviour: s.misbehaviour.Copy(),
+		open:         s.open.Copy(),
 		children:     s.children.Copy(),
 		keysOf:       s.keysOf.Copy(),
 		rightsFor:    s.rightsFor.Copy(),

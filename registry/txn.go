@@ -114,5 +114,34 @@ func (x *txn) handle(tx *registrypb.Tx) ([]record, *refusal) {
 	case *registrypb.Tx_Notarise:
 		return x.notarise(b.Notarise)
 	}
+	return x.handleNetwork(tx)
+}
+
+// firstOfProtocol1 is the number of the first kind of transaction that protocol 0
+// does not have.
+const firstOfProtocol1 = 30
+
+// known checks that the state's protocol has this kind of transaction. To the
+// software of protocol 0 it is an unknown field.
+func (x *txn) known(tx *registrypb.Tx) *refusal {
+	if x.params.Protocol > 0 {
+		return nil
+	}
+	m := tx.ProtoReflect()
+	fd := m.WhichOneof(m.Descriptor().Oneofs().Get(0))
+	if fd.Number() >= firstOfProtocol1 {
+		return refuse(BadEncoding, "%s is not known in protocol 0", fd.Name())
+	}
+	return nil
+}
+
+// handleNetwork runs the handlers of protocol 1.
+func (x *txn) handleNetwork(tx *registrypb.Tx) ([]record, *refusal) {
+	switch b := tx.Body.(type) {
+	case *registrypb.Tx_SetNodes:
+		return x.setNodes(b.SetNodes)
+	case *registrypb.Tx_MoveVotingPower:
+		return x.moveVotingPower(b.MoveVotingPower)
+	}
 	return nil, refuse(BadEncoding, "the transaction's body is of an unknown kind")
 }

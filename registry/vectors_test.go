@@ -367,7 +367,7 @@ func TestVectorsChain(t *testing.T) {
 		if height > 0 {
 			now = now.Add(1500 * time.Millisecond)
 			block.Time = now.Format(time.RFC3339Nano)
-			out, err := w.m.Execute(height, now, envelopesOf(cases))
+			out, err := w.m.Execute(height, now, envelopesOf(cases), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -455,7 +455,7 @@ func replayChain(t *testing.T, v chainVectors) {
 	}
 	for _, b := range v.Blocks {
 		if b.Height > 0 {
-			out, err := m.Execute(b.Height, must(time.Parse(time.RFC3339Nano, b.Time)), envelopesOf(b.Envelopes))
+			out, err := m.Execute(b.Height, must(time.Parse(time.RFC3339Nano, b.Time)), envelopesOf(b.Envelopes), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -78,7 +78,7 @@ func view(b *testing.B, n int) *registry.View {
 	now := start
 	flush := func() {
 		now = now.Add(time.Second)
-		block, err := m.Execute(m.Height()+1, now, batch)
+		block, err := m.Execute(m.Height()+1, now, batch, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -99,7 +99,7 @@ func (in *instance) sign(b *testing.B, s *signer, tx *registrypb.Tx) []byte {
 func (in *instance) block(b *testing.B, envelopes [][]byte) {
 	b.Helper()
 	in.now = in.now.Add(time.Second)
-	out, err := in.m.Execute(in.m.Height()+1, in.now, envelopes)
+	out, err := in.m.Execute(in.m.Height()+1, in.now, envelopes, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

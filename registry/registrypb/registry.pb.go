@@ -290,6 +290,168 @@ func (ServiceType) EnumDescriptor() ([]byte, []int) {
 	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{4}
 }
 
+type NodeRole int32
+
+const (
+	NodeRole_NODE_ROLE_UNSPECIFIED NodeRole = 0
+	NodeRole_NODE_ROLE_VALIDATOR   NodeRole = 1
+	NodeRole_NODE_ROLE_FOLLOWER    NodeRole = 2
+)
+
+// Enum value maps for NodeRole.
+var (
+	NodeRole_name = map[int32]string{
+		0: "NODE_ROLE_UNSPECIFIED",
+		1: "NODE_ROLE_VALIDATOR",
+		2: "NODE_ROLE_FOLLOWER",
+	}
+	NodeRole_value = map[string]int32{
+		"NODE_ROLE_UNSPECIFIED": 0,
+		"NODE_ROLE_VALIDATOR":   1,
+		"NODE_ROLE_FOLLOWER":    2,
+	}
+)
+
+func (x NodeRole) Enum() *NodeRole {
+	p := new(NodeRole)
+	*p = x
+	return p
+}
+
+func (x NodeRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_registry_registrypb_registry_proto_enumTypes[5].Descriptor()
+}
+
+func (NodeRole) Type() protoreflect.EnumType {
+	return &file_registry_registrypb_registry_proto_enumTypes[5]
+}
+
+func (x NodeRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeRole.Descriptor instead.
+func (NodeRole) EnumDescriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{5}
+}
+
+type ProposalStatus int32
+
+const (
+	ProposalStatus_PROPOSAL_STATUS_UNSPECIFIED ProposalStatus = 0
+	ProposalStatus_PROPOSAL_STATUS_OPEN        ProposalStatus = 1
+	ProposalStatus_PROPOSAL_STATUS_EXECUTED    ProposalStatus = 2
+	ProposalStatus_PROPOSAL_STATUS_REJECTED    ProposalStatus = 3
+	ProposalStatus_PROPOSAL_STATUS_EXPIRED     ProposalStatus = 4 // the quorum was not reached in time
+	ProposalStatus_PROPOSAL_STATUS_WITHDRAWN   ProposalStatus = 5
+	ProposalStatus_PROPOSAL_STATUS_FAILED      ProposalStatus = 6 // it passed and could not be executed
+)
+
+// Enum value maps for ProposalStatus.
+var (
+	ProposalStatus_name = map[int32]string{
+		0: "PROPOSAL_STATUS_UNSPECIFIED",
+		1: "PROPOSAL_STATUS_OPEN",
+		2: "PROPOSAL_STATUS_EXECUTED",
+		3: "PROPOSAL_STATUS_REJECTED",
+		4: "PROPOSAL_STATUS_EXPIRED",
+		5: "PROPOSAL_STATUS_WITHDRAWN",
+		6: "PROPOSAL_STATUS_FAILED",
+	}
+	ProposalStatus_value = map[string]int32{
+		"PROPOSAL_STATUS_UNSPECIFIED": 0,
+		"PROPOSAL_STATUS_OPEN":        1,
+		"PROPOSAL_STATUS_EXECUTED":    2,
+		"PROPOSAL_STATUS_REJECTED":    3,
+		"PROPOSAL_STATUS_EXPIRED":     4,
+		"PROPOSAL_STATUS_WITHDRAWN":   5,
+		"PROPOSAL_STATUS_FAILED":      6,
+	}
+)
+
+func (x ProposalStatus) Enum() *ProposalStatus {
+	p := new(ProposalStatus)
+	*p = x
+	return p
+}
+
+func (x ProposalStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProposalStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_registry_registrypb_registry_proto_enumTypes[6].Descriptor()
+}
+
+func (ProposalStatus) Type() protoreflect.EnumType {
+	return &file_registry_registrypb_registry_proto_enumTypes[6]
+}
+
+func (x ProposalStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProposalStatus.Descriptor instead.
+func (ProposalStatus) EnumDescriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{6}
+}
+
+type UpgradeStatus int32
+
+const (
+	UpgradeStatus_UPGRADE_STATUS_UNSPECIFIED UpgradeStatus = 0
+	UpgradeStatus_UPGRADE_STATUS_PLANNED     UpgradeStatus = 1
+	UpgradeStatus_UPGRADE_STATUS_DONE        UpgradeStatus = 2
+	UpgradeStatus_UPGRADE_STATUS_CANCELLED   UpgradeStatus = 3
+)
+
+// Enum value maps for UpgradeStatus.
+var (
+	UpgradeStatus_name = map[int32]string{
+		0: "UPGRADE_STATUS_UNSPECIFIED",
+		1: "UPGRADE_STATUS_PLANNED",
+		2: "UPGRADE_STATUS_DONE",
+		3: "UPGRADE_STATUS_CANCELLED",
+	}
+	UpgradeStatus_value = map[string]int32{
+		"UPGRADE_STATUS_UNSPECIFIED": 0,
+		"UPGRADE_STATUS_PLANNED":     1,
+		"UPGRADE_STATUS_DONE":        2,
+		"UPGRADE_STATUS_CANCELLED":   3,
+	}
+)
+
+func (x UpgradeStatus) Enum() *UpgradeStatus {
+	p := new(UpgradeStatus)
+	*p = x
+	return p
+}
+
+func (x UpgradeStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UpgradeStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_registry_registrypb_registry_proto_enumTypes[7].Descriptor()
+}
+
+func (UpgradeStatus) Type() protoreflect.EnumType {
+	return &file_registry_registrypb_registry_proto_enumTypes[7]
+}
+
+func (x UpgradeStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UpgradeStatus.Descriptor instead.
+func (UpgradeStatus) EnumDescriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{7}
+}
+
 // Envelope is what is submitted to the ledger: the exact bytes of a Tx and one
 // signature over "civibus/tx/v1\n" || tx, made by the key that tx.key_id names.
 type Envelope struct {
@@ -367,6 +529,16 @@ type Tx struct {
 	//	*Tx_SetGroupMember
 	//	*Tx_AnchorLog
 	//	*Tx_Notarise
+	//	*Tx_Propose
+	//	*Tx_CastVote
+	//	*Tx_WithdrawProposal
+	//	*Tx_Delegate
+	//	*Tx_RevokeDelegation
+	//	*Tx_SetNodes
+	//	*Tx_MoveVotingPower
+	//	*Tx_Leave
+	//	*Tx_SetHost
+	//	*Tx_AcceptHost
 	Body          isTx_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -563,6 +735,96 @@ func (x *Tx) GetNotarise() *Notarise {
 	return nil
 }
 
+func (x *Tx) GetPropose() *Propose {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_Propose); ok {
+			return x.Propose
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetCastVote() *CastVote {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_CastVote); ok {
+			return x.CastVote
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetWithdrawProposal() *WithdrawProposal {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_WithdrawProposal); ok {
+			return x.WithdrawProposal
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetDelegate() *Delegate {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_Delegate); ok {
+			return x.Delegate
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetRevokeDelegation() *RevokeDelegation {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_RevokeDelegation); ok {
+			return x.RevokeDelegation
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetSetNodes() *SetNodes {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetNodes); ok {
+			return x.SetNodes
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetMoveVotingPower() *MoveVotingPower {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_MoveVotingPower); ok {
+			return x.MoveVotingPower
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetLeave() *Leave {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_Leave); ok {
+			return x.Leave
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetSetHost() *SetHost {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetHost); ok {
+			return x.SetHost
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetAcceptHost() *AcceptHost {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_AcceptHost); ok {
+			return x.AcceptHost
+		}
+	}
+	return nil
+}
+
 type isTx_Body interface {
 	isTx_Body()
 }
@@ -623,6 +885,47 @@ type Tx_Notarise struct {
 	Notarise *Notarise `protobuf:"bytes,23,opt,name=notarise,proto3,oneof"`
 }
 
+type Tx_Propose struct {
+	// From here on: protocol 1.
+	Propose *Propose `protobuf:"bytes,30,opt,name=propose,proto3,oneof"`
+}
+
+type Tx_CastVote struct {
+	CastVote *CastVote `protobuf:"bytes,31,opt,name=cast_vote,json=castVote,proto3,oneof"`
+}
+
+type Tx_WithdrawProposal struct {
+	WithdrawProposal *WithdrawProposal `protobuf:"bytes,32,opt,name=withdraw_proposal,json=withdrawProposal,proto3,oneof"`
+}
+
+type Tx_Delegate struct {
+	Delegate *Delegate `protobuf:"bytes,33,opt,name=delegate,proto3,oneof"`
+}
+
+type Tx_RevokeDelegation struct {
+	RevokeDelegation *RevokeDelegation `protobuf:"bytes,34,opt,name=revoke_delegation,json=revokeDelegation,proto3,oneof"`
+}
+
+type Tx_SetNodes struct {
+	SetNodes *SetNodes `protobuf:"bytes,35,opt,name=set_nodes,json=setNodes,proto3,oneof"`
+}
+
+type Tx_MoveVotingPower struct {
+	MoveVotingPower *MoveVotingPower `protobuf:"bytes,36,opt,name=move_voting_power,json=moveVotingPower,proto3,oneof"`
+}
+
+type Tx_Leave struct {
+	Leave *Leave `protobuf:"bytes,37,opt,name=leave,proto3,oneof"`
+}
+
+type Tx_SetHost struct {
+	SetHost *SetHost `protobuf:"bytes,38,opt,name=set_host,json=setHost,proto3,oneof"`
+}
+
+type Tx_AcceptHost struct {
+	AcceptHost *AcceptHost `protobuf:"bytes,39,opt,name=accept_host,json=acceptHost,proto3,oneof"`
+}
+
 func (*Tx_SetMember) isTx_Body() {}
 
 func (*Tx_SetMemberStatus) isTx_Body() {}
@@ -650,6 +953,26 @@ func (*Tx_SetGroupMember) isTx_Body() {}
 func (*Tx_AnchorLog) isTx_Body() {}
 
 func (*Tx_Notarise) isTx_Body() {}
+
+func (*Tx_Propose) isTx_Body() {}
+
+func (*Tx_CastVote) isTx_Body() {}
+
+func (*Tx_WithdrawProposal) isTx_Body() {}
+
+func (*Tx_Delegate) isTx_Body() {}
+
+func (*Tx_RevokeDelegation) isTx_Body() {}
+
+func (*Tx_SetNodes) isTx_Body() {}
+
+func (*Tx_MoveVotingPower) isTx_Body() {}
+
+func (*Tx_Leave) isTx_Body() {}
+
+func (*Tx_SetHost) isTx_Body() {}
+
+func (*Tx_AcceptHost) isTx_Body() {}
 
 // SetMember creates a member or changes its name, parent or gateways.
 type SetMember struct {
@@ -1732,6 +2055,1668 @@ func (x *Notarise) GetDigest() []byte {
 	return nil
 }
 
+// Propose puts a change to the vote of all members. Who proposes has one vote
+// like everybody else and says yes with it, unless no_vote is set.
+type Propose struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Change        *Change                `protobuf:"bytes,1,opt,name=change,proto3" json:"change,omitempty"`
+	Reference     string                 `protobuf:"bytes,2,opt,name=reference,proto3" json:"reference,omitempty"` // a citation for people, e.g. of minutes; may be empty
+	NoVote        bool                   `protobuf:"varint,3,opt,name=no_vote,json=noVote,proto3" json:"no_vote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Propose) Reset() {
+	*x = Propose{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Propose) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Propose) ProtoMessage() {}
+
+func (x *Propose) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Propose.ProtoReflect.Descriptor instead.
+func (*Propose) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Propose) GetChange() *Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *Propose) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *Propose) GetNoVote() bool {
+	if x != nil {
+		return x.NoVote
+	}
+	return false
+}
+
+// Change is what a proposal does when it has passed. The field's number is the
+// proposal's kind.
+type Change struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Change:
+	//
+	//	*Change_AdmitMember
+	//	*Change_SuspendMember
+	//	*Change_ReinstateMember
+	//	*Change_RemoveMember
+	//	*Change_SetVotes
+	//	*Change_SetValidators
+	//	*Change_SetParams
+	//	*Change_SetGroup
+	//	*Change_SetGroupMember
+	//	*Change_PlanUpgrade
+	//	*Change_CancelUpgrade
+	//	*Change_RevokeKey
+	Change        isChange_Change `protobuf_oneof:"change"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Change) Reset() {
+	*x = Change{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Change) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Change) ProtoMessage() {}
+
+func (x *Change) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Change.ProtoReflect.Descriptor instead.
+func (*Change) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Change) GetChange() isChange_Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *Change) GetAdmitMember() *AdmitMember {
+	if x != nil {
+		if x, ok := x.Change.(*Change_AdmitMember); ok {
+			return x.AdmitMember
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSuspendMember() *SuspendMember {
+	if x != nil {
+		if x, ok := x.Change.(*Change_SuspendMember); ok {
+			return x.SuspendMember
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetReinstateMember() *ReinstateMember {
+	if x != nil {
+		if x, ok := x.Change.(*Change_ReinstateMember); ok {
+			return x.ReinstateMember
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetRemoveMember() *RemoveMember {
+	if x != nil {
+		if x, ok := x.Change.(*Change_RemoveMember); ok {
+			return x.RemoveMember
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSetVotes() *SetVotes {
+	if x != nil {
+		if x, ok := x.Change.(*Change_SetVotes); ok {
+			return x.SetVotes
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSetValidators() *SetValidators {
+	if x != nil {
+		if x, ok := x.Change.(*Change_SetValidators); ok {
+			return x.SetValidators
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSetParams() *SetParams {
+	if x != nil {
+		if x, ok := x.Change.(*Change_SetParams); ok {
+			return x.SetParams
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSetGroup() *SetGroup {
+	if x != nil {
+		if x, ok := x.Change.(*Change_SetGroup); ok {
+			return x.SetGroup
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSetGroupMember() *SetGroupMember {
+	if x != nil {
+		if x, ok := x.Change.(*Change_SetGroupMember); ok {
+			return x.SetGroupMember
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetPlanUpgrade() *PlanUpgrade {
+	if x != nil {
+		if x, ok := x.Change.(*Change_PlanUpgrade); ok {
+			return x.PlanUpgrade
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetCancelUpgrade() *CancelUpgrade {
+	if x != nil {
+		if x, ok := x.Change.(*Change_CancelUpgrade); ok {
+			return x.CancelUpgrade
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetRevokeKey() *RevokeKeyEmergency {
+	if x != nil {
+		if x, ok := x.Change.(*Change_RevokeKey); ok {
+			return x.RevokeKey
+		}
+	}
+	return nil
+}
+
+type isChange_Change interface {
+	isChange_Change()
+}
+
+type Change_AdmitMember struct {
+	AdmitMember *AdmitMember `protobuf:"bytes,1,opt,name=admit_member,json=admitMember,proto3,oneof"`
+}
+
+type Change_SuspendMember struct {
+	SuspendMember *SuspendMember `protobuf:"bytes,2,opt,name=suspend_member,json=suspendMember,proto3,oneof"`
+}
+
+type Change_ReinstateMember struct {
+	ReinstateMember *ReinstateMember `protobuf:"bytes,3,opt,name=reinstate_member,json=reinstateMember,proto3,oneof"`
+}
+
+type Change_RemoveMember struct {
+	RemoveMember *RemoveMember `protobuf:"bytes,4,opt,name=remove_member,json=removeMember,proto3,oneof"`
+}
+
+type Change_SetVotes struct {
+	SetVotes *SetVotes `protobuf:"bytes,5,opt,name=set_votes,json=setVotes,proto3,oneof"`
+}
+
+type Change_SetValidators struct {
+	SetValidators *SetValidators `protobuf:"bytes,6,opt,name=set_validators,json=setValidators,proto3,oneof"`
+}
+
+type Change_SetParams struct {
+	SetParams *SetParams `protobuf:"bytes,7,opt,name=set_params,json=setParams,proto3,oneof"`
+}
+
+type Change_SetGroup struct {
+	SetGroup *SetGroup `protobuf:"bytes,8,opt,name=set_group,json=setGroup,proto3,oneof"` // global groups only
+}
+
+type Change_SetGroupMember struct {
+	SetGroupMember *SetGroupMember `protobuf:"bytes,9,opt,name=set_group_member,json=setGroupMember,proto3,oneof"` // global groups only
+}
+
+type Change_PlanUpgrade struct {
+	PlanUpgrade *PlanUpgrade `protobuf:"bytes,10,opt,name=plan_upgrade,json=planUpgrade,proto3,oneof"`
+}
+
+type Change_CancelUpgrade struct {
+	CancelUpgrade *CancelUpgrade `protobuf:"bytes,11,opt,name=cancel_upgrade,json=cancelUpgrade,proto3,oneof"`
+}
+
+type Change_RevokeKey struct {
+	RevokeKey *RevokeKeyEmergency `protobuf:"bytes,12,opt,name=revoke_key,json=revokeKey,proto3,oneof"`
+}
+
+func (*Change_AdmitMember) isChange_Change() {}
+
+func (*Change_SuspendMember) isChange_Change() {}
+
+func (*Change_ReinstateMember) isChange_Change() {}
+
+func (*Change_RemoveMember) isChange_Change() {}
+
+func (*Change_SetVotes) isChange_Change() {}
+
+func (*Change_SetValidators) isChange_Change() {}
+
+func (*Change_SetParams) isChange_Change() {}
+
+func (*Change_SetGroup) isChange_Change() {}
+
+func (*Change_SetGroupMember) isChange_Change() {}
+
+func (*Change_PlanUpgrade) isChange_Change() {}
+
+func (*Change_CancelUpgrade) isChange_Change() {}
+
+func (*Change_RevokeKey) isChange_Change() {}
+
+// AdmitMember takes a body in as a top-level member, with everything it needs to
+// take part. The keys' possession proofs make it the body's own statement.
+type AdmitMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Gateways      []*Gateway             `protobuf:"bytes,3,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	Keys          []*NewKey              `protobuf:"bytes,4,rep,name=keys,proto3" json:"keys,omitempty"` // with an admin key
+	Nodes         []*NodeAddress         `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Votes         uint32                 `protobuf:"varint,6,opt,name=votes,proto3" json:"votes,omitempty"`
+	Power         uint64                 `protobuf:"varint,7,opt,name=power,proto3" json:"power,omitempty"` // voting power of its validator key; 0: it does not validate
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdmitMember) Reset() {
+	*x = AdmitMember{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdmitMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdmitMember) ProtoMessage() {}
+
+func (x *AdmitMember) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdmitMember.ProtoReflect.Descriptor instead.
+func (*AdmitMember) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *AdmitMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AdmitMember) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AdmitMember) GetGateways() []*Gateway {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *AdmitMember) GetKeys() []*NewKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *AdmitMember) GetNodes() []*NodeAddress {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *AdmitMember) GetVotes() uint32 {
+	if x != nil {
+		return x.Votes
+	}
+	return 0
+}
+
+func (x *AdmitMember) GetPower() uint64 {
+	if x != nil {
+		return x.Power
+	}
+	return 0
+}
+
+// NewKey is a key of a body that is not yet a member.
+type NewKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Purpose       Purpose                `protobuf:"varint,1,opt,name=purpose,proto3,enum=civibus.registry.v1.Purpose" json:"purpose,omitempty"`
+	Spki          []byte                 `protobuf:"bytes,2,opt,name=spki,proto3" json:"spki,omitempty"`
+	Certificate   []byte                 `protobuf:"bytes,3,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Possession    []byte                 `protobuf:"bytes,4,opt,name=possession,proto3" json:"possession,omitempty"` // as in AddKey
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NewKey) Reset() {
+	*x = NewKey{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NewKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NewKey) ProtoMessage() {}
+
+func (x *NewKey) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NewKey.ProtoReflect.Descriptor instead.
+func (*NewKey) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *NewKey) GetPurpose() Purpose {
+	if x != nil {
+		return x.Purpose
+	}
+	return Purpose_PURPOSE_UNSPECIFIED
+}
+
+func (x *NewKey) GetSpki() []byte {
+	if x != nil {
+		return x.Spki
+	}
+	return nil
+}
+
+func (x *NewKey) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *NewKey) GetPossession() []byte {
+	if x != nil {
+		return x.Possession
+	}
+	return nil
+}
+
+type SuspendMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuspendMember) Reset() {
+	*x = SuspendMember{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuspendMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuspendMember) ProtoMessage() {}
+
+func (x *SuspendMember) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuspendMember.ProtoReflect.Descriptor instead.
+func (*SuspendMember) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *SuspendMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type ReinstateMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReinstateMember) Reset() {
+	*x = ReinstateMember{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReinstateMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReinstateMember) ProtoMessage() {}
+
+func (x *ReinstateMember) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReinstateMember.ProtoReflect.Descriptor instead.
+func (*ReinstateMember) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ReinstateMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RemoveMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMember) Reset() {
+	*x = RemoveMember{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMember) ProtoMessage() {}
+
+func (x *RemoveMember) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
+func (*RemoveMember) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RemoveMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// SetVotes gives a top-level member its weight in votes on proposals.
+type SetVotes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Votes         uint32                 `protobuf:"varint,2,opt,name=votes,proto3" json:"votes,omitempty"` // 0: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetVotes) Reset() {
+	*x = SetVotes{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetVotes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetVotes) ProtoMessage() {}
+
+func (x *SetVotes) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetVotes.ProtoReflect.Descriptor instead.
+func (*SetVotes) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *SetVotes) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *SetVotes) GetVotes() uint32 {
+	if x != nil {
+		return x.Votes
+	}
+	return 0
+}
+
+// SetValidators changes the voting power of validator keys; who is not named
+// keeps his.
+type SetValidators struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Validators    []*ValidatorPower      `protobuf:"bytes,1,rep,name=validators,proto3" json:"validators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetValidators) Reset() {
+	*x = SetValidators{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetValidators) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetValidators) ProtoMessage() {}
+
+func (x *SetValidators) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetValidators.ProtoReflect.Descriptor instead.
+func (*SetValidators) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *SetValidators) GetValidators() []*ValidatorPower {
+	if x != nil {
+		return x.Validators
+	}
+	return nil
+}
+
+type ValidatorPower struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         []byte                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Power         uint64                 `protobuf:"varint,2,opt,name=power,proto3" json:"power,omitempty"` // 0 removes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValidatorPower) Reset() {
+	*x = ValidatorPower{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValidatorPower) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValidatorPower) ProtoMessage() {}
+
+func (x *ValidatorPower) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValidatorPower.ProtoReflect.Descriptor instead.
+func (*ValidatorPower) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ValidatorPower) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
+func (x *ValidatorPower) GetPower() uint64 {
+	if x != nil {
+		return x.Power
+	}
+	return 0
+}
+
+// SetParams changes the instance's parameters; what is absent stays.
+type SetParams struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Registrars       *Registrars            `protobuf:"bytes,1,opt,name=registrars,proto3" json:"registrars,omitempty"` // present: the new list, which may be empty
+	MaxTxBytes       uint32                 `protobuf:"varint,2,opt,name=max_tx_bytes,json=maxTxBytes,proto3" json:"max_tx_bytes,omitempty"`
+	Rules            []*Rule                `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"` // of the kinds that change
+	MaxOpenProposals uint32                 `protobuf:"varint,4,opt,name=max_open_proposals,json=maxOpenProposals,proto3" json:"max_open_proposals,omitempty"`
+	BlockShare       uint32                 `protobuf:"varint,5,opt,name=block_share,json=blockShare,proto3" json:"block_share,omitempty"`
+	MemberQuota      uint64                 `protobuf:"varint,6,opt,name=member_quota,json=memberQuota,proto3" json:"member_quota,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SetParams) Reset() {
+	*x = SetParams{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetParams) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetParams) ProtoMessage() {}
+
+func (x *SetParams) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetParams.ProtoReflect.Descriptor instead.
+func (*SetParams) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SetParams) GetRegistrars() *Registrars {
+	if x != nil {
+		return x.Registrars
+	}
+	return nil
+}
+
+func (x *SetParams) GetMaxTxBytes() uint32 {
+	if x != nil {
+		return x.MaxTxBytes
+	}
+	return 0
+}
+
+func (x *SetParams) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *SetParams) GetMaxOpenProposals() uint32 {
+	if x != nil {
+		return x.MaxOpenProposals
+	}
+	return 0
+}
+
+func (x *SetParams) GetBlockShare() uint32 {
+	if x != nil {
+		return x.BlockShare
+	}
+	return 0
+}
+
+func (x *SetParams) GetMemberQuota() uint64 {
+	if x != nil {
+		return x.MemberQuota
+	}
+	return 0
+}
+
+type Registrars struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []string               `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Registrars) Reset() {
+	*x = Registrars{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Registrars) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Registrars) ProtoMessage() {}
+
+func (x *Registrars) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Registrars.ProtoReflect.Descriptor instead.
+func (*Registrars) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Registrars) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+// Rule says when a kind of proposal passes.
+type Rule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`                                        // field number in Change
+	Quorum        uint32                 `protobuf:"varint,2,opt,name=quorum,proto3" json:"quorum,omitempty"`                                    // votes that must be cast, per mille of all votes
+	Threshold     uint32                 `protobuf:"varint,3,opt,name=threshold,proto3" json:"threshold,omitempty"`                              // votes cast that must be yes, per mille
+	PeriodSeconds uint32                 `protobuf:"varint,4,opt,name=period_seconds,json=periodSeconds,proto3" json:"period_seconds,omitempty"` // from the proposal to its deadline
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rule) Reset() {
+	*x = Rule{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rule) ProtoMessage() {}
+
+func (x *Rule) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rule.ProtoReflect.Descriptor instead.
+func (*Rule) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Rule) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *Rule) GetQuorum() uint32 {
+	if x != nil {
+		return x.Quorum
+	}
+	return 0
+}
+
+func (x *Rule) GetThreshold() uint32 {
+	if x != nil {
+		return x.Threshold
+	}
+	return 0
+}
+
+func (x *Rule) GetPeriodSeconds() uint32 {
+	if x != nil {
+		return x.PeriodSeconds
+	}
+	return 0
+}
+
+// PlanUpgrade has every node change to another version of the software at a
+// height.
+type PlanUpgrade struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // 1 to 64 of a-z 0-9 . -; "protocol-N" changes the state machine
+	Height uint64                 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	// The validators of the ledger, all of them: in the upgrade to protocol 1 only,
+	// which takes them into the state.
+	Validators    []*ValidatorPower `protobuf:"bytes,3,rep,name=validators,proto3" json:"validators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanUpgrade) Reset() {
+	*x = PlanUpgrade{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanUpgrade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanUpgrade) ProtoMessage() {}
+
+func (x *PlanUpgrade) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanUpgrade.ProtoReflect.Descriptor instead.
+func (*PlanUpgrade) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *PlanUpgrade) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PlanUpgrade) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *PlanUpgrade) GetValidators() []*ValidatorPower {
+	if x != nil {
+		return x.Validators
+	}
+	return nil
+}
+
+type CancelUpgrade struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelUpgrade) Reset() {
+	*x = CancelUpgrade{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelUpgrade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelUpgrade) ProtoMessage() {}
+
+func (x *CancelUpgrade) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelUpgrade.ProtoReflect.Descriptor instead.
+func (*CancelUpgrade) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CancelUpgrade) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// RevokeKeyEmergency ends a key's force at once, under a rule of its own.
+type RevokeKeyEmergency struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         []byte                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Reason        RevocationReason       `protobuf:"varint,2,opt,name=reason,proto3,enum=civibus.registry.v1.RevocationReason" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeKeyEmergency) Reset() {
+	*x = RevokeKeyEmergency{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeKeyEmergency) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeKeyEmergency) ProtoMessage() {}
+
+func (x *RevokeKeyEmergency) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeKeyEmergency.ProtoReflect.Descriptor instead.
+func (*RevokeKeyEmergency) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RevokeKeyEmergency) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
+func (x *RevokeKeyEmergency) GetReason() RevocationReason {
+	if x != nil {
+		return x.Reason
+	}
+	return RevocationReason_REVOCATION_REASON_UNSPECIFIED
+}
+
+type CastVote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proposal      uint64                 `protobuf:"varint,1,opt,name=proposal,proto3" json:"proposal,omitempty"`
+	Yes           bool                   `protobuf:"varint,2,opt,name=yes,proto3" json:"yes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CastVote) Reset() {
+	*x = CastVote{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CastVote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CastVote) ProtoMessage() {}
+
+func (x *CastVote) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CastVote.ProtoReflect.Descriptor instead.
+func (*CastVote) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *CastVote) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
+}
+
+func (x *CastVote) GetYes() bool {
+	if x != nil {
+		return x.Yes
+	}
+	return false
+}
+
+type WithdrawProposal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proposal      uint64                 `protobuf:"varint,1,opt,name=proposal,proto3" json:"proposal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WithdrawProposal) Reset() {
+	*x = WithdrawProposal{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WithdrawProposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WithdrawProposal) ProtoMessage() {}
+
+func (x *WithdrawProposal) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WithdrawProposal.ProtoReflect.Descriptor instead.
+func (*WithdrawProposal) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *WithdrawProposal) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
+}
+
+// Delegate lets another member act for a member and all its descendants.
+type Delegate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          string                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Directory     bool                   `protobuf:"varint,3,opt,name=directory,proto3" json:"directory,omitempty"` // members, nodes, hosts
+	Keys          bool                   `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`           // all but admin keys
+	Catalogue     bool                   `protobuf:"varint,5,opt,name=catalogue,proto3" json:"catalogue,omitempty"` // subsystems, services
+	Rights        bool                   `protobuf:"varint,6,opt,name=rights,proto3" json:"rights,omitempty"`       // access rights, local groups
+	Until         int64                  `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`         // Unix seconds, exclusive; 0: until revoked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegate) Reset() {
+	*x = Delegate{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegate) ProtoMessage() {}
+
+func (x *Delegate) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegate.ProtoReflect.Descriptor instead.
+func (*Delegate) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Delegate) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *Delegate) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Delegate) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+func (x *Delegate) GetKeys() bool {
+	if x != nil {
+		return x.Keys
+	}
+	return false
+}
+
+func (x *Delegate) GetCatalogue() bool {
+	if x != nil {
+		return x.Catalogue
+	}
+	return false
+}
+
+func (x *Delegate) GetRights() bool {
+	if x != nil {
+		return x.Rights
+	}
+	return false
+}
+
+func (x *Delegate) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+type RevokeDelegation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          string                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeDelegation) Reset() {
+	*x = RevokeDelegation{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeDelegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeDelegation) ProtoMessage() {}
+
+func (x *RevokeDelegation) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeDelegation.ProtoReflect.Descriptor instead.
+func (*RevokeDelegation) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RevokeDelegation) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *RevokeDelegation) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+type NodeAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`           // the node's id in the ledger's network, 40 lower-case hex digits
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // host:port
+	Role          NodeRole               `protobuf:"varint,3,opt,name=role,proto3,enum=civibus.registry.v1.NodeRole" json:"role,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeAddress) Reset() {
+	*x = NodeAddress{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeAddress) ProtoMessage() {}
+
+func (x *NodeAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
+func (*NodeAddress) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *NodeAddress) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NodeAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *NodeAddress) GetRole() NodeRole {
+	if x != nil {
+		return x.Role
+	}
+	return NodeRole_NODE_ROLE_UNSPECIFIED
+}
+
+// SetNodes says which nodes of a member other nodes connect to.
+type SetNodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Nodes         []*NodeAddress         `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetNodes) Reset() {
+	*x = SetNodes{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetNodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetNodes) ProtoMessage() {}
+
+func (x *SetNodes) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetNodes.ProtoReflect.Descriptor instead.
+func (*SetNodes) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SetNodes) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *SetNodes) GetNodes() []*NodeAddress {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// MoveVotingPower moves all power from one validator key to another of the same
+// member.
+type MoveVotingPower struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	From          []byte                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
+	To            []byte                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveVotingPower) Reset() {
+	*x = MoveVotingPower{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveVotingPower) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveVotingPower) ProtoMessage() {}
+
+func (x *MoveVotingPower) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveVotingPower.ProtoReflect.Descriptor instead.
+func (*MoveVotingPower) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *MoveVotingPower) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *MoveVotingPower) GetTo() []byte {
+	if x != nil {
+		return x.To
+	}
+	return nil
+}
+
+// Leave ends the membership of who signs it.
+type Leave struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Leave) Reset() {
+	*x = Leave{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Leave) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Leave) ProtoMessage() {}
+
+func (x *Leave) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Leave.ProtoReflect.Descriptor instead.
+func (*Leave) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{42}
+}
+
+// SetHost asks another member to carry a member's exchanges with its gateways.
+// It takes effect when the host accepts; an empty host ends it at once.
+type SetHost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetHost) Reset() {
+	*x = SetHost{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetHost) ProtoMessage() {}
+
+func (x *SetHost) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetHost.ProtoReflect.Descriptor instead.
+func (*SetHost) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *SetHost) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *SetHost) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+type AcceptHost struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"` // who accepts; as in SetHost
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AcceptHost) Reset() {
+	*x = AcceptHost{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AcceptHost) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AcceptHost) ProtoMessage() {}
+
+func (x *AcceptHost) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AcceptHost.ProtoReflect.Descriptor instead.
+func (*AcceptHost) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *AcceptHost) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *AcceptHost) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
 // Period is a stretch of heights in which something was in force.
 type Period struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1743,7 +3728,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[19]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1755,7 +3740,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[19]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1768,7 +3753,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{19}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -1799,7 +3784,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[20]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +3796,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[20]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +3809,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{20}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Member) GetId() string {
@@ -1886,7 +3871,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[21]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +3883,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[21]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +3896,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{21}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Key) GetId() []byte {
@@ -1989,7 +3974,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[22]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +3986,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[22]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +3999,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{22}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Subsystem) GetId() string {
@@ -2061,7 +4046,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[23]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +4058,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[23]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +4071,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{23}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Service) GetId() string {
@@ -2157,7 +4142,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[24]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2169,7 +4154,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[24]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2182,7 +4167,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{24}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Right) GetId() string {
@@ -2223,7 +4208,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[25]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +4220,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[25]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +4233,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{25}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Group) GetId() string {
@@ -2276,7 +4261,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[26]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2288,7 +4273,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[26]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2301,7 +4286,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{26}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -2338,7 +4323,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[27]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2350,7 +4335,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[27]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2363,7 +4348,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{27}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Log) GetOrigin() string {
@@ -2413,7 +4398,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[28]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2425,7 +4410,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[28]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2438,7 +4423,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{28}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -2478,7 +4463,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[29]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +4475,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[29]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +4488,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{29}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -2514,18 +4499,24 @@ func (x *Sequence) GetLast() uint64 {
 }
 
 type Params struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	ChainId       string                 `protobuf:"bytes,2,opt,name=chain_id,json=chainId,proto3" json:"chain_id,omitempty"`
-	Registrars    []string               `protobuf:"bytes,3,rep,name=registrars,proto3" json:"registrars,omitempty"` // members that may create top-level members and global groups
-	MaxTxBytes    uint32                 `protobuf:"varint,4,opt,name=max_tx_bytes,json=maxTxBytes,proto3" json:"max_tx_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Instance   string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	ChainId    string                 `protobuf:"bytes,2,opt,name=chain_id,json=chainId,proto3" json:"chain_id,omitempty"`
+	Registrars []string               `protobuf:"bytes,3,rep,name=registrars,proto3" json:"registrars,omitempty"` // members that may create top-level members and global groups
+	MaxTxBytes uint32                 `protobuf:"varint,4,opt,name=max_tx_bytes,json=maxTxBytes,proto3" json:"max_tx_bytes,omitempty"`
+	// From here on: protocol 1.
+	Protocol         uint32  `protobuf:"varint,5,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Rules            []*Rule `protobuf:"bytes,6,rep,name=rules,proto3" json:"rules,omitempty"`                                                  // one of each kind, by kind
+	MaxOpenProposals uint32  `protobuf:"varint,7,opt,name=max_open_proposals,json=maxOpenProposals,proto3" json:"max_open_proposals,omitempty"` // of a member
+	BlockShare       uint32  `protobuf:"varint,8,opt,name=block_share,json=blockShare,proto3" json:"block_share,omitempty"`                     // of a block for one member while others wait, per mille
+	MemberQuota      uint64  `protobuf:"varint,9,opt,name=member_quota,json=memberQuota,proto3" json:"member_quota,omitempty"`                  // records of a member and its descendants
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[30]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2537,7 +4528,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[30]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2550,7 +4541,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{30}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Params) GetInstance() string {
@@ -2581,13 +4572,903 @@ func (x *Params) GetMaxTxBytes() uint32 {
 	return 0
 }
 
+func (x *Params) GetProtocol() uint32 {
+	if x != nil {
+		return x.Protocol
+	}
+	return 0
+}
+
+func (x *Params) GetRules() []*Rule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *Params) GetMaxOpenProposals() uint32 {
+	if x != nil {
+		return x.MaxOpenProposals
+	}
+	return 0
+}
+
+func (x *Params) GetBlockShare() uint32 {
+	if x != nil {
+		return x.BlockShare
+	}
+	return 0
+}
+
+func (x *Params) GetMemberQuota() uint64 {
+	if x != nil {
+		return x.MemberQuota
+	}
+	return 0
+}
+
+// Votes is a member's weight in votes on proposals.
+type Votes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Votes         uint32                 `protobuf:"varint,2,opt,name=votes,proto3" json:"votes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Votes) Reset() {
+	*x = Votes{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Votes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Votes) ProtoMessage() {}
+
+func (x *Votes) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Votes.ProtoReflect.Descriptor instead.
+func (*Votes) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *Votes) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Votes) GetVotes() uint32 {
+	if x != nil {
+		return x.Votes
+	}
+	return 0
+}
+
+// Validator is a key that votes, or voted, on blocks.
+type Validator struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         []byte                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Member        string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	Power         uint64                 `protobuf:"varint,3,opt,name=power,proto3" json:"power,omitempty"`   // 0: it no longer votes
+	Height        uint64                 `protobuf:"varint,4,opt,name=height,proto3" json:"height,omitempty"` // of the block that set the power
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Validator) Reset() {
+	*x = Validator{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Validator) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Validator) ProtoMessage() {}
+
+func (x *Validator) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Validator.ProtoReflect.Descriptor instead.
+func (*Validator) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *Validator) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
+func (x *Validator) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Validator) GetPower() uint64 {
+	if x != nil {
+		return x.Power
+	}
+	return 0
+}
+
+func (x *Validator) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+type Nodes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Nodes         []*NodeAddress         `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Nodes) Reset() {
+	*x = Nodes{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Nodes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Nodes) ProtoMessage() {}
+
+func (x *Nodes) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
+func (*Nodes) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *Nodes) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Nodes) GetNodes() []*NodeAddress {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type Proposal struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Id               uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"` // 1, 2, ...
+	Proposer         string                 `protobuf:"bytes,2,opt,name=proposer,proto3" json:"proposer,omitempty"`
+	Change           *Change                `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"`
+	Reference        string                 `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
+	Rule             *Rule                  `protobuf:"bytes,5,opt,name=rule,proto3" json:"rule,omitempty"` // in force when it was opened
+	OpenHeight       uint64                 `protobuf:"varint,6,opt,name=open_height,json=openHeight,proto3" json:"open_height,omitempty"`
+	OpenUnixNano     int64                  `protobuf:"varint,7,opt,name=open_unix_nano,json=openUnixNano,proto3" json:"open_unix_nano,omitempty"`
+	DeadlineUnixNano int64                  `protobuf:"varint,8,opt,name=deadline_unix_nano,json=deadlineUnixNano,proto3" json:"deadline_unix_nano,omitempty"`
+	Status           ProposalStatus         `protobuf:"varint,9,opt,name=status,proto3,enum=civibus.registry.v1.ProposalStatus" json:"status,omitempty"`
+	ClosedHeight     uint64                 `protobuf:"varint,10,opt,name=closed_height,json=closedHeight,proto3" json:"closed_height,omitempty"`
+	Tally            *Tally                 `protobuf:"bytes,11,opt,name=tally,proto3" json:"tally,omitempty"`      // when it was decided
+	Failure          uint32                 `protobuf:"varint,12,opt,name=failure,proto3" json:"failure,omitempty"` // result code, if failed
+	Reason           string                 `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`    // for people, if failed
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Proposal) Reset() {
+	*x = Proposal{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proposal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proposal) ProtoMessage() {}
+
+func (x *Proposal) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
+func (*Proposal) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Proposal) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Proposal) GetProposer() string {
+	if x != nil {
+		return x.Proposer
+	}
+	return ""
+}
+
+func (x *Proposal) GetChange() *Change {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *Proposal) GetReference() string {
+	if x != nil {
+		return x.Reference
+	}
+	return ""
+}
+
+func (x *Proposal) GetRule() *Rule {
+	if x != nil {
+		return x.Rule
+	}
+	return nil
+}
+
+func (x *Proposal) GetOpenHeight() uint64 {
+	if x != nil {
+		return x.OpenHeight
+	}
+	return 0
+}
+
+func (x *Proposal) GetOpenUnixNano() int64 {
+	if x != nil {
+		return x.OpenUnixNano
+	}
+	return 0
+}
+
+func (x *Proposal) GetDeadlineUnixNano() int64 {
+	if x != nil {
+		return x.DeadlineUnixNano
+	}
+	return 0
+}
+
+func (x *Proposal) GetStatus() ProposalStatus {
+	if x != nil {
+		return x.Status
+	}
+	return ProposalStatus_PROPOSAL_STATUS_UNSPECIFIED
+}
+
+func (x *Proposal) GetClosedHeight() uint64 {
+	if x != nil {
+		return x.ClosedHeight
+	}
+	return 0
+}
+
+func (x *Proposal) GetTally() *Tally {
+	if x != nil {
+		return x.Tally
+	}
+	return nil
+}
+
+func (x *Proposal) GetFailure() uint32 {
+	if x != nil {
+		return x.Failure
+	}
+	return 0
+}
+
+func (x *Proposal) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// Tally is the outcome of a vote, in votes.
+type Tally struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Yes           uint64                 `protobuf:"varint,1,opt,name=yes,proto3" json:"yes,omitempty"`
+	No            uint64                 `protobuf:"varint,2,opt,name=no,proto3" json:"no,omitempty"`
+	All           uint64                 `protobuf:"varint,3,opt,name=all,proto3" json:"all,omitempty"` // of all members that could vote
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tally) Reset() {
+	*x = Tally{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tally) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tally) ProtoMessage() {}
+
+func (x *Tally) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tally.ProtoReflect.Descriptor instead.
+func (*Tally) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *Tally) GetYes() uint64 {
+	if x != nil {
+		return x.Yes
+	}
+	return 0
+}
+
+func (x *Tally) GetNo() uint64 {
+	if x != nil {
+		return x.No
+	}
+	return 0
+}
+
+func (x *Tally) GetAll() uint64 {
+	if x != nil {
+		return x.All
+	}
+	return 0
+}
+
+// Vote is how a member voted on a proposal, with every change of mind.
+type Vote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Proposal      uint64                 `protobuf:"varint,1,opt,name=proposal,proto3" json:"proposal,omitempty"`
+	Member        string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	Ballots       []*Ballot              `protobuf:"bytes,3,rep,name=ballots,proto3" json:"ballots,omitempty"` // the last one counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Vote) Reset() {
+	*x = Vote{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Vote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Vote) ProtoMessage() {}
+
+func (x *Vote) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Vote.ProtoReflect.Descriptor instead.
+func (*Vote) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *Vote) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
+}
+
+func (x *Vote) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Vote) GetBallots() []*Ballot {
+	if x != nil {
+		return x.Ballots
+	}
+	return nil
+}
+
+type Ballot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Height        uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	Yes           bool                   `protobuf:"varint,2,opt,name=yes,proto3" json:"yes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ballot) Reset() {
+	*x = Ballot{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ballot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ballot) ProtoMessage() {}
+
+func (x *Ballot) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
+func (*Ballot) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *Ballot) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Ballot) GetYes() bool {
+	if x != nil {
+		return x.Yes
+	}
+	return false
+}
+
+type Delegation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Root          string                 `protobuf:"bytes,1,opt,name=root,proto3" json:"root,omitempty"`
+	To            string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`
+	Directory     bool                   `protobuf:"varint,3,opt,name=directory,proto3" json:"directory,omitempty"`
+	Keys          bool                   `protobuf:"varint,4,opt,name=keys,proto3" json:"keys,omitempty"`
+	Catalogue     bool                   `protobuf:"varint,5,opt,name=catalogue,proto3" json:"catalogue,omitempty"`
+	Rights        bool                   `protobuf:"varint,6,opt,name=rights,proto3" json:"rights,omitempty"`
+	Until         int64                  `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
+	Periods       []*Period              `protobuf:"bytes,8,rep,name=periods,proto3" json:"periods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Delegation) Reset() {
+	*x = Delegation{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Delegation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Delegation) ProtoMessage() {}
+
+func (x *Delegation) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
+func (*Delegation) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *Delegation) GetRoot() string {
+	if x != nil {
+		return x.Root
+	}
+	return ""
+}
+
+func (x *Delegation) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Delegation) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+func (x *Delegation) GetKeys() bool {
+	if x != nil {
+		return x.Keys
+	}
+	return false
+}
+
+func (x *Delegation) GetCatalogue() bool {
+	if x != nil {
+		return x.Catalogue
+	}
+	return false
+}
+
+func (x *Delegation) GetRights() bool {
+	if x != nil {
+		return x.Rights
+	}
+	return false
+}
+
+func (x *Delegation) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *Delegation) GetPeriods() []*Period {
+	if x != nil {
+		return x.Periods
+	}
+	return nil
+}
+
+// Hosting says whose gateways carry a member's exchanges.
+type Hosting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        string                 `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	Asked         string                 `protobuf:"bytes,2,opt,name=asked,proto3" json:"asked,omitempty"` // who is asked and has not yet accepted
+	Periods       []*HostPeriod          `protobuf:"bytes,3,rep,name=periods,proto3" json:"periods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Hosting) Reset() {
+	*x = Hosting{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Hosting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Hosting) ProtoMessage() {}
+
+func (x *Hosting) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
+func (*Hosting) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *Hosting) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Hosting) GetAsked() string {
+	if x != nil {
+		return x.Asked
+	}
+	return ""
+}
+
+func (x *Hosting) GetPeriods() []*HostPeriod {
+	if x != nil {
+		return x.Periods
+	}
+	return nil
+}
+
+type HostPeriod struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Host          string                 `protobuf:"bytes,1,opt,name=host,proto3" json:"host,omitempty"`
+	FromHeight    uint64                 `protobuf:"varint,2,opt,name=from_height,json=fromHeight,proto3" json:"from_height,omitempty"`
+	ToHeight      uint64                 `protobuf:"varint,3,opt,name=to_height,json=toHeight,proto3" json:"to_height,omitempty"` // 0: open
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostPeriod) Reset() {
+	*x = HostPeriod{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostPeriod) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostPeriod) ProtoMessage() {}
+
+func (x *HostPeriod) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
+func (*HostPeriod) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *HostPeriod) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *HostPeriod) GetFromHeight() uint64 {
+	if x != nil {
+		return x.FromHeight
+	}
+	return 0
+}
+
+func (x *HostPeriod) GetToHeight() uint64 {
+	if x != nil {
+		return x.ToHeight
+	}
+	return 0
+}
+
+type Upgrade struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Height        uint64                 `protobuf:"varint,2,opt,name=height,proto3" json:"height,omitempty"`
+	Status        UpgradeStatus          `protobuf:"varint,3,opt,name=status,proto3,enum=civibus.registry.v1.UpgradeStatus" json:"status,omitempty"`
+	PlannedHeight uint64                 `protobuf:"varint,4,opt,name=planned_height,json=plannedHeight,proto3" json:"planned_height,omitempty"` // of the block that planned it
+	Validators    []*ValidatorPower      `protobuf:"bytes,5,rep,name=validators,proto3" json:"validators,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Upgrade) Reset() {
+	*x = Upgrade{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Upgrade) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Upgrade) ProtoMessage() {}
+
+func (x *Upgrade) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
+func (*Upgrade) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *Upgrade) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Upgrade) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Upgrade) GetStatus() UpgradeStatus {
+	if x != nil {
+		return x.Status
+	}
+	return UpgradeStatus_UPGRADE_STATUS_UNSPECIFIED
+}
+
+func (x *Upgrade) GetPlannedHeight() uint64 {
+	if x != nil {
+		return x.PlannedHeight
+	}
+	return 0
+}
+
+func (x *Upgrade) GetValidators() []*ValidatorPower {
+	if x != nil {
+		return x.Validators
+	}
+	return nil
+}
+
+// Misbehaviour is a proven breach of the ledger's rules by a validator.
+type Misbehaviour struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	KeyId          []byte                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Member         string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	Height         uint64                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"`                                       // at which it misbehaved
+	RecordedHeight uint64                 `protobuf:"varint,4,opt,name=recorded_height,json=recordedHeight,proto3" json:"recorded_height,omitempty"` // of the block that carried the evidence
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Misbehaviour) Reset() {
+	*x = Misbehaviour{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Misbehaviour) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Misbehaviour) ProtoMessage() {}
+
+func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
+func (*Misbehaviour) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *Misbehaviour) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
+func (x *Misbehaviour) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *Misbehaviour) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Misbehaviour) GetRecordedHeight() uint64 {
+	if x != nil {
+		return x.RecordedHeight
+	}
+	return 0
+}
+
 // Event is one leaf of the registry's event log.
 type Event struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Height uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
-	Index  uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`                // position among the block's events
-	TxHash []byte                 `protobuf:"bytes,3,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"` // SHA-256 of the envelope; empty for BlockCommitted and genesis
-	Author string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`               // member that signed; empty for BlockCommitted and genesis
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Height   uint64                 `protobuf:"varint,1,opt,name=height,proto3" json:"height,omitempty"`
+	Index    uint32                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`                // position among the block's events
+	TxHash   []byte                 `protobuf:"bytes,3,opt,name=tx_hash,json=txHash,proto3" json:"tx_hash,omitempty"` // SHA-256 of the envelope; empty for BlockCommitted and genesis
+	Author   string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`               // member that signed; empty for BlockCommitted and genesis
+	Proposal uint64                 `protobuf:"varint,5,opt,name=proposal,proto3" json:"proposal,omitempty"`          // that passed and did this; then tx_hash and author are empty
 	// Types that are valid to be assigned to Body:
 	//
 	//	*Event_MemberSet
@@ -2600,6 +5481,15 @@ type Event struct {
 	//	*Event_LogAnchored
 	//	*Event_Notarised
 	//	*Event_ParamsSet
+	//	*Event_ValidatorSet
+	//	*Event_NodesSet
+	//	*Event_VotesSet
+	//	*Event_ProposalSet
+	//	*Event_VoteCast
+	//	*Event_DelegationSet
+	//	*Event_HostingSet
+	//	*Event_UpgradeSet
+	//	*Event_MisbehaviourRecorded
 	//	*Event_BlockCommitted
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -2608,7 +5498,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[31]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2620,7 +5510,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[31]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2633,7 +5523,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{31}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -2662,6 +5552,13 @@ func (x *Event) GetAuthor() string {
 		return x.Author
 	}
 	return ""
+}
+
+func (x *Event) GetProposal() uint64 {
+	if x != nil {
+		return x.Proposal
+	}
+	return 0
 }
 
 func (x *Event) GetBody() isEvent_Body {
@@ -2761,6 +5658,87 @@ func (x *Event) GetParamsSet() *Params {
 	return nil
 }
 
+func (x *Event) GetValidatorSet() *Validator {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ValidatorSet); ok {
+			return x.ValidatorSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodesSet() *Nodes {
+	if x != nil {
+		if x, ok := x.Body.(*Event_NodesSet); ok {
+			return x.NodesSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetVotesSet() *Votes {
+	if x != nil {
+		if x, ok := x.Body.(*Event_VotesSet); ok {
+			return x.VotesSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetProposalSet() *Proposal {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ProposalSet); ok {
+			return x.ProposalSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetVoteCast() *Vote {
+	if x != nil {
+		if x, ok := x.Body.(*Event_VoteCast); ok {
+			return x.VoteCast
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetDelegationSet() *Delegation {
+	if x != nil {
+		if x, ok := x.Body.(*Event_DelegationSet); ok {
+			return x.DelegationSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetHostingSet() *Hosting {
+	if x != nil {
+		if x, ok := x.Body.(*Event_HostingSet); ok {
+			return x.HostingSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetUpgradeSet() *Upgrade {
+	if x != nil {
+		if x, ok := x.Body.(*Event_UpgradeSet); ok {
+			return x.UpgradeSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetMisbehaviourRecorded() *Misbehaviour {
+	if x != nil {
+		if x, ok := x.Body.(*Event_MisbehaviourRecorded); ok {
+			return x.MisbehaviourRecorded
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetBlockCommitted() *BlockCommitted {
 	if x != nil {
 		if x, ok := x.Body.(*Event_BlockCommitted); ok {
@@ -2814,6 +5792,42 @@ type Event_ParamsSet struct {
 	ParamsSet *Params `protobuf:"bytes,19,opt,name=params_set,json=paramsSet,proto3,oneof"`
 }
 
+type Event_ValidatorSet struct {
+	ValidatorSet *Validator `protobuf:"bytes,20,opt,name=validator_set,json=validatorSet,proto3,oneof"`
+}
+
+type Event_NodesSet struct {
+	NodesSet *Nodes `protobuf:"bytes,21,opt,name=nodes_set,json=nodesSet,proto3,oneof"`
+}
+
+type Event_VotesSet struct {
+	VotesSet *Votes `protobuf:"bytes,22,opt,name=votes_set,json=votesSet,proto3,oneof"`
+}
+
+type Event_ProposalSet struct {
+	ProposalSet *Proposal `protobuf:"bytes,23,opt,name=proposal_set,json=proposalSet,proto3,oneof"`
+}
+
+type Event_VoteCast struct {
+	VoteCast *Vote `protobuf:"bytes,24,opt,name=vote_cast,json=voteCast,proto3,oneof"`
+}
+
+type Event_DelegationSet struct {
+	DelegationSet *Delegation `protobuf:"bytes,25,opt,name=delegation_set,json=delegationSet,proto3,oneof"`
+}
+
+type Event_HostingSet struct {
+	HostingSet *Hosting `protobuf:"bytes,26,opt,name=hosting_set,json=hostingSet,proto3,oneof"`
+}
+
+type Event_UpgradeSet struct {
+	UpgradeSet *Upgrade `protobuf:"bytes,27,opt,name=upgrade_set,json=upgradeSet,proto3,oneof"`
+}
+
+type Event_MisbehaviourRecorded struct {
+	MisbehaviourRecorded *Misbehaviour `protobuf:"bytes,28,opt,name=misbehaviour_recorded,json=misbehaviourRecorded,proto3,oneof"`
+}
+
 type Event_BlockCommitted struct {
 	BlockCommitted *BlockCommitted `protobuf:"bytes,30,opt,name=block_committed,json=blockCommitted,proto3,oneof"`
 }
@@ -2838,6 +5852,24 @@ func (*Event_Notarised) isEvent_Body() {}
 
 func (*Event_ParamsSet) isEvent_Body() {}
 
+func (*Event_ValidatorSet) isEvent_Body() {}
+
+func (*Event_NodesSet) isEvent_Body() {}
+
+func (*Event_VotesSet) isEvent_Body() {}
+
+func (*Event_ProposalSet) isEvent_Body() {}
+
+func (*Event_VoteCast) isEvent_Body() {}
+
+func (*Event_DelegationSet) isEvent_Body() {}
+
+func (*Event_HostingSet) isEvent_Body() {}
+
+func (*Event_UpgradeSet) isEvent_Body() {}
+
+func (*Event_MisbehaviourRecorded) isEvent_Body() {}
+
 func (*Event_BlockCommitted) isEvent_Body() {}
 
 // BlockCommitted is the last event of every block that changed anything. It
@@ -2854,7 +5886,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[32]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +5898,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[32]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +5911,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{32}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -2918,7 +5950,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[33]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +5962,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[33]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +5975,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{33}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -2988,7 +6020,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\"registry/registrypb/registry.proto\x12\x13civibus.registry.v1\"8\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\fR\x02tx\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xf8\b\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x9e\x0e\n" +
 	"\x02Tx\x12\x19\n" +
 	"\bchain_id\x18\x01 \x01(\tR\achainId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\fR\x05keyId\x12\x1a\n" +
@@ -3013,7 +6045,18 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x10set_group_member\x18\x15 \x01(\v2#.civibus.registry.v1.SetGroupMemberH\x00R\x0esetGroupMember\x12?\n" +
 	"\n" +
 	"anchor_log\x18\x16 \x01(\v2\x1e.civibus.registry.v1.AnchorLogH\x00R\tanchorLog\x12;\n" +
-	"\bnotarise\x18\x17 \x01(\v2\x1d.civibus.registry.v1.NotariseH\x00R\bnotariseB\x06\n" +
+	"\bnotarise\x18\x17 \x01(\v2\x1d.civibus.registry.v1.NotariseH\x00R\bnotarise\x128\n" +
+	"\apropose\x18\x1e \x01(\v2\x1c.civibus.registry.v1.ProposeH\x00R\apropose\x12<\n" +
+	"\tcast_vote\x18\x1f \x01(\v2\x1d.civibus.registry.v1.CastVoteH\x00R\bcastVote\x12T\n" +
+	"\x11withdraw_proposal\x18  \x01(\v2%.civibus.registry.v1.WithdrawProposalH\x00R\x10withdrawProposal\x12;\n" +
+	"\bdelegate\x18! \x01(\v2\x1d.civibus.registry.v1.DelegateH\x00R\bdelegate\x12T\n" +
+	"\x11revoke_delegation\x18\" \x01(\v2%.civibus.registry.v1.RevokeDelegationH\x00R\x10revokeDelegation\x12<\n" +
+	"\tset_nodes\x18# \x01(\v2\x1d.civibus.registry.v1.SetNodesH\x00R\bsetNodes\x12R\n" +
+	"\x11move_voting_power\x18$ \x01(\v2$.civibus.registry.v1.MoveVotingPowerH\x00R\x0fmoveVotingPower\x122\n" +
+	"\x05leave\x18% \x01(\v2\x1a.civibus.registry.v1.LeaveH\x00R\x05leave\x129\n" +
+	"\bset_host\x18& \x01(\v2\x1c.civibus.registry.v1.SetHostH\x00R\asetHost\x12B\n" +
+	"\vaccept_host\x18' \x01(\v2\x1f.civibus.registry.v1.AcceptHostH\x00R\n" +
+	"acceptHostB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -3100,7 +6143,123 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\bold_size\x18\x02 \x01(\x04R\aoldSize\x12 \n" +
 	"\vconsistency\x18\x03 \x03(\fR\vconsistency\"\"\n" +
 	"\bNotarise\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\fR\x06digest\"F\n" +
+	"\x06digest\x18\x01 \x01(\fR\x06digest\"u\n" +
+	"\aPropose\x123\n" +
+	"\x06change\x18\x01 \x01(\v2\x1b.civibus.registry.v1.ChangeR\x06change\x12\x1c\n" +
+	"\treference\x18\x02 \x01(\tR\treference\x12\x17\n" +
+	"\ano_vote\x18\x03 \x01(\bR\x06noVote\"\xfc\x06\n" +
+	"\x06Change\x12E\n" +
+	"\fadmit_member\x18\x01 \x01(\v2 .civibus.registry.v1.AdmitMemberH\x00R\vadmitMember\x12K\n" +
+	"\x0esuspend_member\x18\x02 \x01(\v2\".civibus.registry.v1.SuspendMemberH\x00R\rsuspendMember\x12Q\n" +
+	"\x10reinstate_member\x18\x03 \x01(\v2$.civibus.registry.v1.ReinstateMemberH\x00R\x0freinstateMember\x12H\n" +
+	"\rremove_member\x18\x04 \x01(\v2!.civibus.registry.v1.RemoveMemberH\x00R\fremoveMember\x12<\n" +
+	"\tset_votes\x18\x05 \x01(\v2\x1d.civibus.registry.v1.SetVotesH\x00R\bsetVotes\x12K\n" +
+	"\x0eset_validators\x18\x06 \x01(\v2\".civibus.registry.v1.SetValidatorsH\x00R\rsetValidators\x12?\n" +
+	"\n" +
+	"set_params\x18\a \x01(\v2\x1e.civibus.registry.v1.SetParamsH\x00R\tsetParams\x12<\n" +
+	"\tset_group\x18\b \x01(\v2\x1d.civibus.registry.v1.SetGroupH\x00R\bsetGroup\x12O\n" +
+	"\x10set_group_member\x18\t \x01(\v2#.civibus.registry.v1.SetGroupMemberH\x00R\x0esetGroupMember\x12E\n" +
+	"\fplan_upgrade\x18\n" +
+	" \x01(\v2 .civibus.registry.v1.PlanUpgradeH\x00R\vplanUpgrade\x12K\n" +
+	"\x0ecancel_upgrade\x18\v \x01(\v2\".civibus.registry.v1.CancelUpgradeH\x00R\rcancelUpgrade\x12H\n" +
+	"\n" +
+	"revoke_key\x18\f \x01(\v2'.civibus.registry.v1.RevokeKeyEmergencyH\x00R\trevokeKeyB\b\n" +
+	"\x06change\"\x80\x02\n" +
+	"\vAdmitMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x128\n" +
+	"\bgateways\x18\x03 \x03(\v2\x1c.civibus.registry.v1.GatewayR\bgateways\x12/\n" +
+	"\x04keys\x18\x04 \x03(\v2\x1b.civibus.registry.v1.NewKeyR\x04keys\x126\n" +
+	"\x05nodes\x18\x05 \x03(\v2 .civibus.registry.v1.NodeAddressR\x05nodes\x12\x14\n" +
+	"\x05votes\x18\x06 \x01(\rR\x05votes\x12\x14\n" +
+	"\x05power\x18\a \x01(\x04R\x05power\"\x96\x01\n" +
+	"\x06NewKey\x126\n" +
+	"\apurpose\x18\x01 \x01(\x0e2\x1c.civibus.registry.v1.PurposeR\apurpose\x12\x12\n" +
+	"\x04spki\x18\x02 \x01(\fR\x04spki\x12 \n" +
+	"\vcertificate\x18\x03 \x01(\fR\vcertificate\x12\x1e\n" +
+	"\n" +
+	"possession\x18\x04 \x01(\fR\n" +
+	"possession\"\x1f\n" +
+	"\rSuspendMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"!\n" +
+	"\x0fReinstateMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x1e\n" +
+	"\fRemoveMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"8\n" +
+	"\bSetVotes\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
+	"\x05votes\x18\x02 \x01(\rR\x05votes\"T\n" +
+	"\rSetValidators\x12C\n" +
+	"\n" +
+	"validators\x18\x01 \x03(\v2#.civibus.registry.v1.ValidatorPowerR\n" +
+	"validators\"=\n" +
+	"\x0eValidatorPower\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\x14\n" +
+	"\x05power\x18\x02 \x01(\x04R\x05power\"\x91\x02\n" +
+	"\tSetParams\x12?\n" +
+	"\n" +
+	"registrars\x18\x01 \x01(\v2\x1f.civibus.registry.v1.RegistrarsR\n" +
+	"registrars\x12 \n" +
+	"\fmax_tx_bytes\x18\x02 \x01(\rR\n" +
+	"maxTxBytes\x12/\n" +
+	"\x05rules\x18\x03 \x03(\v2\x19.civibus.registry.v1.RuleR\x05rules\x12,\n" +
+	"\x12max_open_proposals\x18\x04 \x01(\rR\x10maxOpenProposals\x12\x1f\n" +
+	"\vblock_share\x18\x05 \x01(\rR\n" +
+	"blockShare\x12!\n" +
+	"\fmember_quota\x18\x06 \x01(\x04R\vmemberQuota\"&\n" +
+	"\n" +
+	"Registrars\x12\x18\n" +
+	"\amembers\x18\x01 \x03(\tR\amembers\"w\n" +
+	"\x04Rule\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x16\n" +
+	"\x06quorum\x18\x02 \x01(\rR\x06quorum\x12\x1c\n" +
+	"\tthreshold\x18\x03 \x01(\rR\tthreshold\x12%\n" +
+	"\x0eperiod_seconds\x18\x04 \x01(\rR\rperiodSeconds\"~\n" +
+	"\vPlanUpgrade\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\x04R\x06height\x12C\n" +
+	"\n" +
+	"validators\x18\x03 \x03(\v2#.civibus.registry.v1.ValidatorPowerR\n" +
+	"validators\"#\n" +
+	"\rCancelUpgrade\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"j\n" +
+	"\x12RevokeKeyEmergency\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12=\n" +
+	"\x06reason\x18\x02 \x01(\x0e2%.civibus.registry.v1.RevocationReasonR\x06reason\"8\n" +
+	"\bCastVote\x12\x1a\n" +
+	"\bproposal\x18\x01 \x01(\x04R\bproposal\x12\x10\n" +
+	"\x03yes\x18\x02 \x01(\bR\x03yes\".\n" +
+	"\x10WithdrawProposal\x12\x1a\n" +
+	"\bproposal\x18\x01 \x01(\x04R\bproposal\"\xac\x01\n" +
+	"\bDelegate\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\tR\x04root\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x1c\n" +
+	"\tdirectory\x18\x03 \x01(\bR\tdirectory\x12\x12\n" +
+	"\x04keys\x18\x04 \x01(\bR\x04keys\x12\x1c\n" +
+	"\tcatalogue\x18\x05 \x01(\bR\tcatalogue\x12\x16\n" +
+	"\x06rights\x18\x06 \x01(\bR\x06rights\x12\x14\n" +
+	"\x05until\x18\a \x01(\x03R\x05until\"6\n" +
+	"\x10RevokeDelegation\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\tR\x04root\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"j\n" +
+	"\vNodeAddress\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x121\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x1d.civibus.registry.v1.NodeRoleR\x04role\"Z\n" +
+	"\bSetNodes\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x126\n" +
+	"\x05nodes\x18\x02 \x03(\v2 .civibus.registry.v1.NodeAddressR\x05nodes\"5\n" +
+	"\x0fMoveVotingPower\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\fR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\fR\x02to\"\a\n" +
+	"\x05Leave\"5\n" +
+	"\aSetHost\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\"8\n" +
+	"\n" +
+	"AcceptHost\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\"F\n" +
 	"\x06Period\x12\x1f\n" +
 	"\vfrom_height\x18\x01 \x01(\x04R\n" +
 	"fromHeight\x12\x1b\n" +
@@ -3160,7 +6319,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12$\n" +
 	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"\x1e\n" +
 	"\bSequence\x12\x12\n" +
-	"\x04last\x18\x01 \x01(\x04R\x04last\"\x81\x01\n" +
+	"\x04last\x18\x01 \x01(\x04R\x04last\"\xc0\x02\n" +
 	"\x06Params\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x19\n" +
 	"\bchain_id\x18\x02 \x01(\tR\achainId\x12\x1e\n" +
@@ -3168,12 +6327,90 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"registrars\x18\x03 \x03(\tR\n" +
 	"registrars\x12 \n" +
 	"\fmax_tx_bytes\x18\x04 \x01(\rR\n" +
-	"maxTxBytes\"\xbd\x06\n" +
+	"maxTxBytes\x12\x1a\n" +
+	"\bprotocol\x18\x05 \x01(\rR\bprotocol\x12/\n" +
+	"\x05rules\x18\x06 \x03(\v2\x19.civibus.registry.v1.RuleR\x05rules\x12,\n" +
+	"\x12max_open_proposals\x18\a \x01(\rR\x10maxOpenProposals\x12\x1f\n" +
+	"\vblock_share\x18\b \x01(\rR\n" +
+	"blockShare\x12!\n" +
+	"\fmember_quota\x18\t \x01(\x04R\vmemberQuota\"5\n" +
+	"\x05Votes\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
+	"\x05votes\x18\x02 \x01(\rR\x05votes\"h\n" +
+	"\tValidator\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\tR\x06member\x12\x14\n" +
+	"\x05power\x18\x03 \x01(\x04R\x05power\x12\x16\n" +
+	"\x06height\x18\x04 \x01(\x04R\x06height\"W\n" +
+	"\x05Nodes\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x126\n" +
+	"\x05nodes\x18\x02 \x03(\v2 .civibus.registry.v1.NodeAddressR\x05nodes\"\xf3\x03\n" +
+	"\bProposal\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
+	"\bproposer\x18\x02 \x01(\tR\bproposer\x123\n" +
+	"\x06change\x18\x03 \x01(\v2\x1b.civibus.registry.v1.ChangeR\x06change\x12\x1c\n" +
+	"\treference\x18\x04 \x01(\tR\treference\x12-\n" +
+	"\x04rule\x18\x05 \x01(\v2\x19.civibus.registry.v1.RuleR\x04rule\x12\x1f\n" +
+	"\vopen_height\x18\x06 \x01(\x04R\n" +
+	"openHeight\x12$\n" +
+	"\x0eopen_unix_nano\x18\a \x01(\x03R\fopenUnixNano\x12,\n" +
+	"\x12deadline_unix_nano\x18\b \x01(\x03R\x10deadlineUnixNano\x12;\n" +
+	"\x06status\x18\t \x01(\x0e2#.civibus.registry.v1.ProposalStatusR\x06status\x12#\n" +
+	"\rclosed_height\x18\n" +
+	" \x01(\x04R\fclosedHeight\x120\n" +
+	"\x05tally\x18\v \x01(\v2\x1a.civibus.registry.v1.TallyR\x05tally\x12\x18\n" +
+	"\afailure\x18\f \x01(\rR\afailure\x12\x16\n" +
+	"\x06reason\x18\r \x01(\tR\x06reason\";\n" +
+	"\x05Tally\x12\x10\n" +
+	"\x03yes\x18\x01 \x01(\x04R\x03yes\x12\x0e\n" +
+	"\x02no\x18\x02 \x01(\x04R\x02no\x12\x10\n" +
+	"\x03all\x18\x03 \x01(\x04R\x03all\"q\n" +
+	"\x04Vote\x12\x1a\n" +
+	"\bproposal\x18\x01 \x01(\x04R\bproposal\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\tR\x06member\x125\n" +
+	"\aballots\x18\x03 \x03(\v2\x1b.civibus.registry.v1.BallotR\aballots\"2\n" +
+	"\x06Ballot\x12\x16\n" +
+	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x10\n" +
+	"\x03yes\x18\x02 \x01(\bR\x03yes\"\xe5\x01\n" +
+	"\n" +
+	"Delegation\x12\x12\n" +
+	"\x04root\x18\x01 \x01(\tR\x04root\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\x12\x1c\n" +
+	"\tdirectory\x18\x03 \x01(\bR\tdirectory\x12\x12\n" +
+	"\x04keys\x18\x04 \x01(\bR\x04keys\x12\x1c\n" +
+	"\tcatalogue\x18\x05 \x01(\bR\tcatalogue\x12\x16\n" +
+	"\x06rights\x18\x06 \x01(\bR\x06rights\x12\x14\n" +
+	"\x05until\x18\a \x01(\x03R\x05until\x125\n" +
+	"\aperiods\x18\b \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"r\n" +
+	"\aHosting\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
+	"\x05asked\x18\x02 \x01(\tR\x05asked\x129\n" +
+	"\aperiods\x18\x03 \x03(\v2\x1f.civibus.registry.v1.HostPeriodR\aperiods\"^\n" +
+	"\n" +
+	"HostPeriod\x12\x12\n" +
+	"\x04host\x18\x01 \x01(\tR\x04host\x12\x1f\n" +
+	"\vfrom_height\x18\x02 \x01(\x04R\n" +
+	"fromHeight\x12\x1b\n" +
+	"\tto_height\x18\x03 \x01(\x04R\btoHeight\"\xdd\x01\n" +
+	"\aUpgrade\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06height\x18\x02 \x01(\x04R\x06height\x12:\n" +
+	"\x06status\x18\x03 \x01(\x0e2\".civibus.registry.v1.UpgradeStatusR\x06status\x12%\n" +
+	"\x0eplanned_height\x18\x04 \x01(\x04R\rplannedHeight\x12C\n" +
+	"\n" +
+	"validators\x18\x05 \x03(\v2#.civibus.registry.v1.ValidatorPowerR\n" +
+	"validators\"~\n" +
+	"\fMisbehaviour\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\tR\x06member\x12\x16\n" +
+	"\x06height\x18\x03 \x01(\x04R\x06height\x12'\n" +
+	"\x0frecorded_height\x18\x04 \x01(\x04R\x0erecordedHeight\"\xba\v\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x17\n" +
 	"\atx_hash\x18\x03 \x01(\fR\x06txHash\x12\x16\n" +
-	"\x06author\x18\x04 \x01(\tR\x06author\x12<\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x1a\n" +
+	"\bproposal\x18\x05 \x01(\x04R\bproposal\x12<\n" +
 	"\n" +
 	"member_set\x18\n" +
 	" \x01(\v2\x1b.civibus.registry.v1.MemberH\x00R\tmemberSet\x123\n" +
@@ -3187,7 +6424,18 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\flog_anchored\x18\x11 \x01(\v2\x18.civibus.registry.v1.LogH\x00R\vlogAnchored\x12A\n" +
 	"\tnotarised\x18\x12 \x01(\v2!.civibus.registry.v1.NotarisationH\x00R\tnotarised\x12<\n" +
 	"\n" +
-	"params_set\x18\x13 \x01(\v2\x1b.civibus.registry.v1.ParamsH\x00R\tparamsSet\x12N\n" +
+	"params_set\x18\x13 \x01(\v2\x1b.civibus.registry.v1.ParamsH\x00R\tparamsSet\x12E\n" +
+	"\rvalidator_set\x18\x14 \x01(\v2\x1e.civibus.registry.v1.ValidatorH\x00R\fvalidatorSet\x129\n" +
+	"\tnodes_set\x18\x15 \x01(\v2\x1a.civibus.registry.v1.NodesH\x00R\bnodesSet\x129\n" +
+	"\tvotes_set\x18\x16 \x01(\v2\x1a.civibus.registry.v1.VotesH\x00R\bvotesSet\x12B\n" +
+	"\fproposal_set\x18\x17 \x01(\v2\x1d.civibus.registry.v1.ProposalH\x00R\vproposalSet\x128\n" +
+	"\tvote_cast\x18\x18 \x01(\v2\x19.civibus.registry.v1.VoteH\x00R\bvoteCast\x12H\n" +
+	"\x0edelegation_set\x18\x19 \x01(\v2\x1f.civibus.registry.v1.DelegationH\x00R\rdelegationSet\x12?\n" +
+	"\vhosting_set\x18\x1a \x01(\v2\x1c.civibus.registry.v1.HostingH\x00R\n" +
+	"hostingSet\x12?\n" +
+	"\vupgrade_set\x18\x1b \x01(\v2\x1c.civibus.registry.v1.UpgradeH\x00R\n" +
+	"upgradeSet\x12X\n" +
+	"\x15misbehaviour_recorded\x18\x1c \x01(\v2!.civibus.registry.v1.MisbehaviourH\x00R\x14misbehaviourRecorded\x12N\n" +
 	"\x0fblock_committed\x18\x1e \x01(\v2#.civibus.registry.v1.BlockCommittedH\x00R\x0eblockCommittedB\x06\n" +
 	"\x04body\"y\n" +
 	"\x0eBlockCommitted\x12$\n" +
@@ -3228,7 +6476,24 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x18SERVICE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SERVICE_TYPE_REST\x10\x01\x12\x19\n" +
 	"\x15SERVICE_TYPE_OPENAPI3\x10\x02\x12\x15\n" +
-	"\x11SERVICE_TYPE_WSDL\x10\x03B0Z.github.com/civibus/civibus/registry/registrypbb\x06proto3"
+	"\x11SERVICE_TYPE_WSDL\x10\x03*V\n" +
+	"\bNodeRole\x12\x19\n" +
+	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13NODE_ROLE_VALIDATOR\x10\x01\x12\x16\n" +
+	"\x12NODE_ROLE_FOLLOWER\x10\x02*\xdf\x01\n" +
+	"\x0eProposalStatus\x12\x1f\n" +
+	"\x1bPROPOSAL_STATUS_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14PROPOSAL_STATUS_OPEN\x10\x01\x12\x1c\n" +
+	"\x18PROPOSAL_STATUS_EXECUTED\x10\x02\x12\x1c\n" +
+	"\x18PROPOSAL_STATUS_REJECTED\x10\x03\x12\x1b\n" +
+	"\x17PROPOSAL_STATUS_EXPIRED\x10\x04\x12\x1d\n" +
+	"\x19PROPOSAL_STATUS_WITHDRAWN\x10\x05\x12\x1a\n" +
+	"\x16PROPOSAL_STATUS_FAILED\x10\x06*\x82\x01\n" +
+	"\rUpgradeStatus\x12\x1e\n" +
+	"\x1aUPGRADE_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16UPGRADE_STATUS_PLANNED\x10\x01\x12\x17\n" +
+	"\x13UPGRADE_STATUS_DONE\x10\x02\x12\x1c\n" +
+	"\x18UPGRADE_STATUS_CANCELLED\x10\x03B0Z.github.com/civibus/civibus/registry/registrypbb\x06proto3"
 
 var (
 	file_registry_registrypb_registry_proto_rawDescOnce sync.Once
@@ -3242,107 +6507,202 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registrypb_registry_proto_rawDescData
 }
 
-var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
 	(Algorithm)(0),             // 2: civibus.registry.v1.Algorithm
 	(RevocationReason)(0),      // 3: civibus.registry.v1.RevocationReason
 	(ServiceType)(0),           // 4: civibus.registry.v1.ServiceType
-	(*Envelope)(nil),           // 5: civibus.registry.v1.Envelope
-	(*Tx)(nil),                 // 6: civibus.registry.v1.Tx
-	(*SetMember)(nil),          // 7: civibus.registry.v1.SetMember
-	(*Gateway)(nil),            // 8: civibus.registry.v1.Gateway
-	(*SetMemberStatus)(nil),    // 9: civibus.registry.v1.SetMemberStatus
-	(*AddKey)(nil),             // 10: civibus.registry.v1.AddKey
-	(*RevokeKey)(nil),          // 11: civibus.registry.v1.RevokeKey
-	(*SetSubsystem)(nil),       // 12: civibus.registry.v1.SetSubsystem
-	(*SetSubsystemStatus)(nil), // 13: civibus.registry.v1.SetSubsystemStatus
-	(*Endpoint)(nil),           // 14: civibus.registry.v1.Endpoint
-	(*SetService)(nil),         // 15: civibus.registry.v1.SetService
-	(*SetServiceStatus)(nil),   // 16: civibus.registry.v1.SetServiceStatus
-	(*RateLimit)(nil),          // 17: civibus.registry.v1.RateLimit
-	(*GrantRight)(nil),         // 18: civibus.registry.v1.GrantRight
-	(*SetRightStatus)(nil),     // 19: civibus.registry.v1.SetRightStatus
-	(*SetGroup)(nil),           // 20: civibus.registry.v1.SetGroup
-	(*SetGroupMember)(nil),     // 21: civibus.registry.v1.SetGroupMember
-	(*AnchorLog)(nil),          // 22: civibus.registry.v1.AnchorLog
-	(*Notarise)(nil),           // 23: civibus.registry.v1.Notarise
-	(*Period)(nil),             // 24: civibus.registry.v1.Period
-	(*Member)(nil),             // 25: civibus.registry.v1.Member
-	(*Key)(nil),                // 26: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 27: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 28: civibus.registry.v1.Service
-	(*Right)(nil),              // 29: civibus.registry.v1.Right
-	(*Group)(nil),              // 30: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 31: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 32: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 33: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 34: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 35: civibus.registry.v1.Params
-	(*Event)(nil),              // 36: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 37: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 38: civibus.registry.v1.StateProof
+	(NodeRole)(0),              // 5: civibus.registry.v1.NodeRole
+	(ProposalStatus)(0),        // 6: civibus.registry.v1.ProposalStatus
+	(UpgradeStatus)(0),         // 7: civibus.registry.v1.UpgradeStatus
+	(*Envelope)(nil),           // 8: civibus.registry.v1.Envelope
+	(*Tx)(nil),                 // 9: civibus.registry.v1.Tx
+	(*SetMember)(nil),          // 10: civibus.registry.v1.SetMember
+	(*Gateway)(nil),            // 11: civibus.registry.v1.Gateway
+	(*SetMemberStatus)(nil),    // 12: civibus.registry.v1.SetMemberStatus
+	(*AddKey)(nil),             // 13: civibus.registry.v1.AddKey
+	(*RevokeKey)(nil),          // 14: civibus.registry.v1.RevokeKey
+	(*SetSubsystem)(nil),       // 15: civibus.registry.v1.SetSubsystem
+	(*SetSubsystemStatus)(nil), // 16: civibus.registry.v1.SetSubsystemStatus
+	(*Endpoint)(nil),           // 17: civibus.registry.v1.Endpoint
+	(*SetService)(nil),         // 18: civibus.registry.v1.SetService
+	(*SetServiceStatus)(nil),   // 19: civibus.registry.v1.SetServiceStatus
+	(*RateLimit)(nil),          // 20: civibus.registry.v1.RateLimit
+	(*GrantRight)(nil),         // 21: civibus.registry.v1.GrantRight
+	(*SetRightStatus)(nil),     // 22: civibus.registry.v1.SetRightStatus
+	(*SetGroup)(nil),           // 23: civibus.registry.v1.SetGroup
+	(*SetGroupMember)(nil),     // 24: civibus.registry.v1.SetGroupMember
+	(*AnchorLog)(nil),          // 25: civibus.registry.v1.AnchorLog
+	(*Notarise)(nil),           // 26: civibus.registry.v1.Notarise
+	(*Propose)(nil),            // 27: civibus.registry.v1.Propose
+	(*Change)(nil),             // 28: civibus.registry.v1.Change
+	(*AdmitMember)(nil),        // 29: civibus.registry.v1.AdmitMember
+	(*NewKey)(nil),             // 30: civibus.registry.v1.NewKey
+	(*SuspendMember)(nil),      // 31: civibus.registry.v1.SuspendMember
+	(*ReinstateMember)(nil),    // 32: civibus.registry.v1.ReinstateMember
+	(*RemoveMember)(nil),       // 33: civibus.registry.v1.RemoveMember
+	(*SetVotes)(nil),           // 34: civibus.registry.v1.SetVotes
+	(*SetValidators)(nil),      // 35: civibus.registry.v1.SetValidators
+	(*ValidatorPower)(nil),     // 36: civibus.registry.v1.ValidatorPower
+	(*SetParams)(nil),          // 37: civibus.registry.v1.SetParams
+	(*Registrars)(nil),         // 38: civibus.registry.v1.Registrars
+	(*Rule)(nil),               // 39: civibus.registry.v1.Rule
+	(*PlanUpgrade)(nil),        // 40: civibus.registry.v1.PlanUpgrade
+	(*CancelUpgrade)(nil),      // 41: civibus.registry.v1.CancelUpgrade
+	(*RevokeKeyEmergency)(nil), // 42: civibus.registry.v1.RevokeKeyEmergency
+	(*CastVote)(nil),           // 43: civibus.registry.v1.CastVote
+	(*WithdrawProposal)(nil),   // 44: civibus.registry.v1.WithdrawProposal
+	(*Delegate)(nil),           // 45: civibus.registry.v1.Delegate
+	(*RevokeDelegation)(nil),   // 46: civibus.registry.v1.RevokeDelegation
+	(*NodeAddress)(nil),        // 47: civibus.registry.v1.NodeAddress
+	(*SetNodes)(nil),           // 48: civibus.registry.v1.SetNodes
+	(*MoveVotingPower)(nil),    // 49: civibus.registry.v1.MoveVotingPower
+	(*Leave)(nil),              // 50: civibus.registry.v1.Leave
+	(*SetHost)(nil),            // 51: civibus.registry.v1.SetHost
+	(*AcceptHost)(nil),         // 52: civibus.registry.v1.AcceptHost
+	(*Period)(nil),             // 53: civibus.registry.v1.Period
+	(*Member)(nil),             // 54: civibus.registry.v1.Member
+	(*Key)(nil),                // 55: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 56: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 57: civibus.registry.v1.Service
+	(*Right)(nil),              // 58: civibus.registry.v1.Right
+	(*Group)(nil),              // 59: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 60: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 61: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 62: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 63: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 64: civibus.registry.v1.Params
+	(*Votes)(nil),              // 65: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 66: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 67: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 68: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 69: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 70: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 71: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 72: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 73: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 74: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 75: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 76: civibus.registry.v1.Misbehaviour
+	(*Event)(nil),              // 77: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 78: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 79: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
-	7,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
-	9,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
-	10, // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
-	11, // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
-	12, // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
-	13, // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
-	15, // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
-	16, // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
-	18, // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
-	19, // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
-	20, // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
-	21, // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	22, // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
-	23, // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
-	8,  // 14: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
-	0,  // 15: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
-	1,  // 16: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
-	3,  // 17: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,  // 18: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
-	4,  // 19: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	14, // 20: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,  // 21: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	14, // 22: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	17, // 23: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
-	0,  // 24: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	8,  // 25: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,  // 26: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	24, // 27: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,  // 28: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,  // 29: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,  // 30: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,  // 31: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	24, // 32: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,  // 33: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	14, // 34: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,  // 35: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	24, // 36: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	18, // 37: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,  // 38: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	24, // 39: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	24, // 40: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	25, // 41: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	26, // 42: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	27, // 43: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	28, // 44: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	29, // 45: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	30, // 46: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	31, // 47: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	32, // 48: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	33, // 49: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	35, // 50: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	37, // 51: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	52, // [52:52] is the sub-list for method output_type
-	52, // [52:52] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	10,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
+	12,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
+	13,  // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
+	14,  // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
+	15,  // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
+	16,  // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
+	18,  // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
+	19,  // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
+	21,  // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
+	22,  // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
+	23,  // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
+	24,  // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	25,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
+	26,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
+	27,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
+	43,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
+	44,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
+	45,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
+	46,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
+	48,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
+	49,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
+	50,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
+	51,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
+	52,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
+	11,  // 24: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 25: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
+	1,   // 26: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
+	3,   // 27: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 28: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
+	4,   // 29: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
+	17,  // 30: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 31: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
+	17,  // 32: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	20,  // 33: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	0,   // 34: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
+	28,  // 35: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	29,  // 36: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	31,  // 37: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	32,  // 38: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	33,  // 39: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	34,  // 40: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	35,  // 41: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	37,  // 42: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	23,  // 43: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	24,  // 44: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	40,  // 45: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	41,  // 46: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	42,  // 47: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	11,  // 48: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	30,  // 49: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	47,  // 50: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 51: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	36,  // 52: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	38,  // 53: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	39,  // 54: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	36,  // 55: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 56: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	5,   // 57: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	47,  // 58: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	11,  // 59: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 60: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	53,  // 61: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 62: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 63: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 64: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 65: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	53,  // 66: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 67: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	17,  // 68: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 69: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	53,  // 70: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	21,  // 71: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 72: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	53,  // 73: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	53,  // 74: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	39,  // 75: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	47,  // 76: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	28,  // 77: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	39,  // 78: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	6,   // 79: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	69,  // 80: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	71,  // 81: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	53,  // 82: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	74,  // 83: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	7,   // 84: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	36,  // 85: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	54,  // 86: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	55,  // 87: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	56,  // 88: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	57,  // 89: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	58,  // 90: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	59,  // 91: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	60,  // 92: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	61,  // 93: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	62,  // 94: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	64,  // 95: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	66,  // 96: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	67,  // 97: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	65,  // 98: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	68,  // 99: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	70,  // 100: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	72,  // 101: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	73,  // 102: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	75,  // 103: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	76,  // 104: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	78,  // 105: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	106, // [106:106] is the sub-list for method output_type
+	106, // [106:106] is the sub-list for method input_type
+	106, // [106:106] is the sub-list for extension type_name
+	106, // [106:106] is the sub-list for extension extendee
+	0,   // [0:106] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -3365,12 +6725,36 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Tx_SetGroupMember)(nil),
 		(*Tx_AnchorLog)(nil),
 		(*Tx_Notarise)(nil),
+		(*Tx_Propose)(nil),
+		(*Tx_CastVote)(nil),
+		(*Tx_WithdrawProposal)(nil),
+		(*Tx_Delegate)(nil),
+		(*Tx_RevokeDelegation)(nil),
+		(*Tx_SetNodes)(nil),
+		(*Tx_MoveVotingPower)(nil),
+		(*Tx_Leave)(nil),
+		(*Tx_SetHost)(nil),
+		(*Tx_AcceptHost)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[13].OneofWrappers = []any{
 		(*GrantRight_Client)(nil),
 		(*GrantRight_Group)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[31].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[20].OneofWrappers = []any{
+		(*Change_AdmitMember)(nil),
+		(*Change_SuspendMember)(nil),
+		(*Change_ReinstateMember)(nil),
+		(*Change_RemoveMember)(nil),
+		(*Change_SetVotes)(nil),
+		(*Change_SetValidators)(nil),
+		(*Change_SetParams)(nil),
+		(*Change_SetGroup)(nil),
+		(*Change_SetGroupMember)(nil),
+		(*Change_PlanUpgrade)(nil),
+		(*Change_CancelUpgrade)(nil),
+		(*Change_RevokeKey)(nil),
+	}
+	file_registry_registrypb_registry_proto_msgTypes[69].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -3381,6 +6765,15 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Event_LogAnchored)(nil),
 		(*Event_Notarised)(nil),
 		(*Event_ParamsSet)(nil),
+		(*Event_ValidatorSet)(nil),
+		(*Event_NodesSet)(nil),
+		(*Event_VotesSet)(nil),
+		(*Event_ProposalSet)(nil),
+		(*Event_VoteCast)(nil),
+		(*Event_DelegationSet)(nil),
+		(*Event_HostingSet)(nil),
+		(*Event_UpgradeSet)(nil),
+		(*Event_MisbehaviourRecorded)(nil),
 		(*Event_BlockCommitted)(nil),
 	}
 	type x struct{}
@@ -3388,8 +6781,8 @@ func file_registry_registrypb_registry_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   34,
+			NumEnums:      8,
+			NumMessages:   72,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
