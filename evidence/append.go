@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,12 @@ const (
 	probeEvery  = time.Second
 	probeBytes  = 1 << 20
 )
+
+// payloads are what entries are encoded in, for as long as they are appended.
+var payloads = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+
+// maxKeptPayload is the largest payload whose memory is used again, in bytes.
+const maxKeptPayload = 64 << 10
 
 // pending is an entry that is acknowledged but not yet stored.
 type pending struct {
@@ -100,11 +107,16 @@ func (l *Log) Append(ctx context.Context, record *evidencepb.Record) error {
 	if err := checkRecord(record); err != nil {
 		return err
 	}
-	var salt [saltSize]byte
-	rand.Read(salt[:])
-	payload, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(salt[:], record)
+	room := payloads.Get().(*[]byte)
+	salt := (*room)[:saltSize]
+	rand.Read(salt)
+	payload, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(salt, record)
 	if err != nil {
 		return fmt.Errorf("evidence record: %w", err)
+	}
+	if cap(payload) <= maxKeptPayload {
+		*room = payload
+		defer payloads.Put(room) // the disk has it then, and nobody else keeps it
 	}
 	p := describe(record)
 	p.leaf = leafOf(payload[:saltSize], payload[saltSize:])

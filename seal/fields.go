@@ -75,7 +75,7 @@ func covered(dst []httpsig.Component, h http.Header) ([]httpsig.Component, error
 		size += len(name)
 		for _, l := range lines {
 			size += len(l)
-			if strings.ContainsAny(l, "\r\n\x00") {
+			if strings.IndexByte(l, '\r') >= 0 || strings.IndexByte(l, '\n') >= 0 || strings.IndexByte(l, 0) >= 0 {
 				return nil, fmt.Errorf("field %s: its value holds a control character", name)
 			}
 		}

@@ -220,13 +220,18 @@ func hasMember(lines []string, key string) bool {
 // canonicalBase64 reports whether decoding and encoding again gives b64.
 func canonicalBase64(b64 string) error {
 	var buf [192]byte
-	if len(b64) > 256 || strings.ContainsAny(b64, "\r\n") {
+	if len(b64) > 256 || lineBreak(b64) {
 		return ErrNotCanonical
 	}
 	if _, err := base64.StdEncoding.Strict().Decode(buf[:], []byte(b64)); err != nil {
 		return ErrNotCanonical
 	}
 	return nil
+}
+
+// lineBreak reports whether s holds what base64 decoders pass over.
+func lineBreak(s string) bool {
+	return strings.IndexByte(s, '\r') >= 0 || strings.IndexByte(s, '\n') >= 0
 }
 
 // memberList wraps a dictionary member so that it serialises on its own.

@@ -393,7 +393,7 @@ func ParseCanonicalSignatures(lines []string) ([]LabelledSignature, error) {
 			}
 		}
 		raw, err := base64.StdEncoding.Strict().DecodeString(b64)
-		if err != nil || strings.ContainsAny(b64, "\r\n") {
+		if err != nil || lineBreak(b64) {
 			return ErrNotCanonical
 		}
 		out = append(out, LabelledSignature{key, raw})
