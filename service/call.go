@@ -35,11 +35,11 @@ func (s *Set) Call(ctx context.Context, id civibus.ServiceID, method, rawPath, r
 	// 2. Count and report.
 	if err != nil {
 		fault := civibus.AsFault(civibus.ProviderGateway, err)
-		s.metrics.observe(id, string(fault.Code), time.Since(start))
+		s.metrics.observe(id, &u.counts, string(fault.Code), time.Since(start))
 		s.config.Logger.WarnContext(ctx, "service failed", "service", id.String(), "code", string(fault.Code), "err", fault.Err)
 		return nil, fault
 	}
-	s.metrics.observe(id, "answered", time.Since(start))
+	s.metrics.observe(id, &u.counts, answered, time.Since(start))
 	return resp, nil
 }
 

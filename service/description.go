@@ -65,10 +65,8 @@ func (u *upstream) fetch(ctx context.Context, target *url.URL) ([]byte, string, 
 	defer cancel()
 	to := u
 	if target.Scheme != u.base.Scheme || target.Host != u.base.Host {
-		elsewhere := *u
-		elsewhere.adapter, elsewhere.conns = nil, u.pool(target)
-		defer elsewhere.conns.Close()
-		to = &elsewhere
+		to = &upstream{Upstream: u.Upstream, conns: u.pool(target)}
+		defer to.conns.Close()
 	}
 	header := http.Header{"Accept": {"application/json, application/yaml, text/yaml, */*;q=0.5"}}
 	resp, err := to.roundTrip(ctx, &request{method: http.MethodGet, target: target, header: header})

@@ -2,11 +2,15 @@ package service
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/civibus/civibus"
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// answered is the result of a call that the service answered, in whatever way.
+const answered = "answered"
 
 type metrics struct {
 	calls   *prometheus.CounterVec
@@ -36,8 +40,24 @@ func newMetrics(to prometheus.Registerer) (metrics, error) {
 	return m, nil
 }
 
-func (m metrics) observe(id civibus.ServiceID, result string, took time.Duration) {
-	name := id.String()
-	m.calls.WithLabelValues(name, result).Inc()
-	m.seconds.WithLabelValues(name).Observe(took.Seconds())
+// counts are the series of one service's good calls. Looking them up for each
+// call costs more than counting.
+type counts struct {
+	once     sync.Once
+	answered prometheus.Counter
+	seconds  prometheus.Observer
+}
+
+// observe counts a call.
+func (m metrics) observe(id civibus.ServiceID, c *counts, result string, took time.Duration) {
+	c.once.Do(func() {
+		name := id.String()
+		c.answered, c.seconds = m.calls.WithLabelValues(name, answered), m.seconds.WithLabelValues(name)
+	})
+	c.seconds.Observe(took.Seconds())
+	if result == answered {
+		c.answered.Inc()
+		return
+	}
+	m.calls.WithLabelValues(id.String(), result).Inc()
 }

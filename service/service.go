@@ -92,6 +92,8 @@ type upstream struct {
 	config  *tls.Config
 	conns   *h1.Pool          // nil: an adapter in this process
 	adapter *handlerTransport // nil: a service of its own
+
+	counts counts
 }
 
 // NewSet makes a set. Close it when done.
@@ -183,14 +185,15 @@ func prepare(u Upstream) (*upstream, error) {
 	if u.HealthPath != "" && !strings.HasPrefix(u.HealthPath, "/") {
 		return nil, fmt.Errorf("health path %q: the rule is that it starts with \"/\"", u.HealthPath)
 	}
-	if u.Handler != nil {
-		return &upstream{Upstream: u, base: &url.URL{Scheme: "http", Host: "adapter.invalid"}, adapter: &handlerTransport{u.Handler, u.StallTimeout}}, nil
-	}
-	base, err := parseBase(u.URL)
+	config, err := u.tls()
 	if err != nil {
 		return nil, err
 	}
-	config, err := u.tls()
+	if u.Handler != nil {
+		base := &url.URL{Scheme: "http", Host: "adapter.invalid"}
+		return &upstream{Upstream: u, base: base, config: config, adapter: &handlerTransport{u.Handler, u.StallTimeout}}, nil
+	}
+	base, err := parseBase(u.URL)
 	if err != nil {
 		return nil, err
 	}

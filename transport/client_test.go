@@ -10,12 +10,15 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/transport"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func TestUnknownMembersAndServerCodes(t *testing.T) {
@@ -266,4 +269,41 @@ func TestCallerThatGoesAway(t *testing.T) {
 	defer cancel()
 	_, _, err = client.Do(ctx, providerID, "", request(t, "GET", "/", nil), nil)
 	wantCode(t, err, civibus.FaultTimeout)
+}
+
+// TestKeptConnectionsThatTheGatewayCloses: a gateway that closes idle connections
+// at any moment costs no call that may be made again.
+func TestKeptConnectionsThatTheGatewayCloses(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	provider.serve(ok, func(c *transport.ServerConfig) { c.IdleTimeout = 100 * time.Microsecond })
+	registry := prometheus.NewRegistry()
+	client := consumer.client(func(c *transport.ClientConfig) { c.Metrics = registry })
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 50 {
+				again := func(context.Context) (*http.Request, error) { return request(t, "GET", "/", nil), nil }
+				resp, _, err := client.Do(t.Context(), providerID, "", request(t, "GET", "/", nil), again)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "ok" {
+					t.Errorf("%q %v", body, err)
+				}
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	group.Wait()
+	client.Close()
+	want := strings.NewReader(`
+# HELP civibus_transport_client_open_connections Open connections to other bodies' gateways.
+# TYPE civibus_transport_client_open_connections gauge
+civibus_transport_client_open_connections 0
+`)
+	if err := testutil.GatherAndCompare(registry, want, "civibus_transport_client_open_connections"); err != nil {
+		t.Error(err)
+	}
 }

@@ -23,7 +23,7 @@ var errHeadTooLong = errors.New("h1: the answer's head is too long")
 func (c *conn) readAnswer(method string) (*answer, error) {
 	room := c.pool.config.MaxHeadBytes
 	for {
-		head, err := c.readHead(&room)
+		head, err := c.readHead(&room, true)
 		if err != nil {
 			return nil, err
 		}
@@ -38,9 +38,10 @@ func (c *conn) readAnswer(method string) (*answer, error) {
 	}
 }
 
-// readHead reads up to an empty line, or to the end of a trailer section. Its
-// lines end in "\n" and hold no other control characters but tabs.
-func (c *conn) readHead(room *int) (string, error) {
+// readHead reads up to an empty line. What it returns has lines that end in "\n"
+// and hold no other control characters but tabs. bareLF says that a line may
+// have ended so before.
+func (c *conn) readHead(room *int, bareLF bool) (string, error) {
 	head := c.scratch[:0]
 	defer func() {
 		if cap(head) <= keepScratch {
@@ -65,6 +66,8 @@ func (c *conn) readHead(room *int) (string, error) {
 		line := head[start : len(head)-1]
 		if n := len(line); n > 0 && line[n-1] == '\r' {
 			line = line[:n-1]
+		} else if !bareLF {
+			return "", errors.New("h1: a line of a trailer that does not end in CR LF")
 		}
 		if len(line) == 0 {
 			return string(head[:start]), nil
@@ -97,17 +100,17 @@ func parseAnswer(head, method string) (*answer, error) {
 func (a *answer) parseStatus(line string) error {
 	const form = len("HTTP/1.x 200")
 	if len(line) < form || line[:7] != "HTTP/1." || line[8] != ' ' || len(line) > form && line[form] != ' ' {
-		return fmt.Errorf("h1: malformed status line %.60q", line)
+		return errors.New("h1: malformed status line")
 	}
 	a.Proto, a.ProtoMajor, a.ProtoMinor = line[:8], 1, int(line[7]-'0')
 	for _, digit := range []byte(line[9:12]) {
 		if digit < '0' || digit > '9' {
-			return fmt.Errorf("h1: malformed status line %.60q", line)
+			return errors.New("h1: malformed status line")
 		}
 		a.StatusCode = 10*a.StatusCode + int(digit-'0')
 	}
 	if a.ProtoMinor != 0 && a.ProtoMinor != 1 || a.StatusCode < 100 {
-		return fmt.Errorf("h1: version or status of %.60q", line)
+		return fmt.Errorf("h1: the answer is HTTP/1.%d with the status %d", a.ProtoMinor, a.StatusCode)
 	}
 	a.Status = line[9:]
 	return nil
@@ -132,7 +135,7 @@ func parseFields(lines string) (http.Header, error) {
 		}
 		colon := strings.IndexByte(line, ':')
 		if colon < 0 || !token(line[:colon]) {
-			return nil, fmt.Errorf("h1: malformed field %.60q", line)
+			return nil, errors.New("h1: malformed field in the answer")
 		}
 		name, value := textproto.CanonicalMIMEHeaderKey(line[:colon]), trim(line[colon+1:])
 		if of, ok := header[name]; ok {

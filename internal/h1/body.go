@@ -90,7 +90,7 @@ func (b *body) read(p []byte) (n int, err error) {
 // readTrailer reads what follows the last chunk.
 func (b *body) readTrailer() error {
 	room := maxTrailerBytes
-	lines, err := b.conn.readHead(&room)
+	lines, err := b.conn.readHead(&room, false)
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package h1
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -15,7 +16,7 @@ func appendHead(out []byte, config *Config, req *Request) ([]byte, error) {
 		return nil, fmt.Errorf("h1: method %q is not one", req.Method)
 	}
 	if !target(req.Target) {
-		return nil, fmt.Errorf("h1: target %q holds what must be percent-encoded, or nothing", req.Target)
+		return nil, errors.New("h1: the target is empty or holds what must be percent-encoded")
 	}
 	out = append(append(append(out, req.Method...), ' '), req.Target...)
 	out = append(append(append(out, " HTTP/1.1\r\nHost: "...), config.Host...), "\r\n"...)
