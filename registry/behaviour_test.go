@@ -319,7 +319,7 @@ func TestEveryRecordIsProvable(t *testing.T) {
 // binds the state root; refused ones and empty blocks leave nothing.
 func TestEvents(t *testing.T) {
 	w := newWorld(t)
-	if got, want := w.view().EventSize(), uint64(1+3+12+1); got != want {
+	if got, want := w.view().EventSize(), uint64(1+3+12+2+3+1); got != want {
 		t.Fatalf("the genesis has %d events, want %d", got, want)
 	}
 	before := w.view()

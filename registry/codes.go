@@ -39,7 +39,12 @@ const (
 	ForkedCheckpoint
 	InconsistentCheckpoint
 	Unavailable
+	LastValidator
+	LastVoter
+	NotInForce
 )
+
+const lastCode = NotInForce
 
 // CodeInfo documents one result code.
 type CodeInfo struct {
@@ -55,7 +60,7 @@ type CodeInfo struct {
 }
 
 // codes is the one catalogue: the constants' order.
-func codes() [Unavailable + 1]CodeInfo {
+func codes() [lastCode + 1]CodeInfo {
 	return [...]CodeInfo{
 		{OK, "ok", "The transaction was accepted and its events are in the event log.", false},
 		{BadEncoding, "bad_encoding", "The envelope or the transaction is not the canonical encoding of a known message.", true},
@@ -88,6 +93,9 @@ func codes() [Unavailable + 1]CodeInfo {
 		{ForkedCheckpoint, "forked_checkpoint", "The checkpoint has the last anchored size but another root.", true},
 		{InconsistentCheckpoint, "inconsistent_checkpoint", "The proof does not show that the log only grew since the last anchored checkpoint.", true},
 		{Unavailable, "unavailable", "This node could not read its store; never the result of a block.", true},
+		{LastValidator, "last_validator", "The ledger would be left without a validator whose key is in force without an end.", false},
+		{LastVoter, "last_voter", "The instance would be left without an active member that can vote.", false},
+		{NotInForce, "not_in_force", "Something that the transaction refers to is not in force now.", false},
 	}
 }
 
@@ -99,14 +107,14 @@ func Codes() []CodeInfo {
 
 // String returns the code's name.
 func (c Code) String() string {
-	if c > Unavailable {
+	if c > lastCode {
 		return fmt.Sprintf("code_%d", uint32(c))
 	}
 	return codes()[c].Name
 }
 
 // checked reports whether Check refuses with the code.
-func (c Code) checked() bool { return c <= Unavailable && codes()[c].Checked }
+func (c Code) checked() bool { return c <= lastCode && codes()[c].Checked }
 
 // Result is what became of one envelope.
 type Result struct {

@@ -73,6 +73,9 @@ func TestRefusals(t *testing.T) {
 	keyRefusals(body, after, do)
 	catalogueRefusals(body, after, do)
 	rightRefusals(body, after, do)
+	governanceRefusals(body, after, do)
+	changeRefusals(body, after)
+	hierarchyRefusals(body, after, do)
 	// Anchors have a test of their own; here for the catalogue.
 	for _, c := range []registry.Code{registry.BadCheckpoint, registry.StaleCheckpoint, registry.RollbackCheckpoint, registry.ForkedCheckpoint, registry.InconsistentCheckpoint} {
 		covered[c] = true
@@ -189,7 +192,7 @@ func envelopeRefusals(run runner) {
 		w.ok(edKey("A/admin"), &registrypb.SetMemberStatus{Id: idB, Status: suspended})
 		return tx(w)
 	})
-	run("ended", registry.MemberNotActive, func(w *world) []byte {
+	run("ended", registry.KeyNotInForce, func(w *world) []byte {
 		w.ok(edKey("B/admin"), &registrypb.SetMemberStatus{Id: idC, Status: ended})
 		return w.tx(edKey("C/log"), &registrypb.AnchorLog{})
 	})

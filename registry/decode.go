@@ -48,10 +48,11 @@ func (s *state) load(key string, value []byte) error {
 		if _, err := civibus.ParseKeyID(hexID); err != nil || hexID != strings.ToLower(hexID) {
 			return errors.New("the key is not a key id in lower-case hex")
 		}
-		if !bytes.Equal(encodeSequence(m.Last), value) {
+		q := sequence{m.Last, m.Notarised}
+		if !bytes.Equal(q.encode(), value) {
 			return errors.New("it is not in the canonical encoding")
 		}
-		s.sequences.Set(hexID, m.Last)
+		s.sequences.Set(hexID, q)
 		return nil
 	}
 	r, err := decodeRecord(key, value)

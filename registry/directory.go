@@ -95,7 +95,11 @@ func (x *txn) setMember(m *registrypb.SetMember) ([]record, *refusal) {
 	if r := x.mayPlace(next.Parent); r != nil {
 		return nil, r
 	}
-	return []record{memberRecord{next}}, x.checkPlace(next)
+	out := []record{memberRecord{next}}
+	if votes, ok := x.votes.Get(id.String()); ok && votes.votes > 0 && !next.Parent.IsZero() {
+		out = append(out, votesRecord{&memberVotes{id, 0}}) // for good, not only while it is there
+	}
+	return out, x.checkPlace(next)
 }
 
 // checkPlace checks that the hierarchy stays a forest of limited depth when m
@@ -186,6 +190,9 @@ func (x *txn) setMemberStatus(m *registrypb.SetMemberStatus) ([]record, *refusal
 			if child.Status != civibus.Ended {
 				return nil, refuse(InUse, "member %s still has %s under it; end or move that first", id, child.ID)
 			}
+		}
+		if x.params.Protocol > 0 {
+			return append([]record{memberRecord{&next}}, x.endedKeys(id)...), nil
 		}
 	}
 	return []record{memberRecord{&next}}, nil

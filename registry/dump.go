@@ -110,7 +110,7 @@ func (v *View) eachRecord(fn func(key string, value []byte)) {
 	scan(s.validators, func(_ string, p *validator) { emit(validatorRecord{p}) })
 	scan(s.votes, func(_ string, p *memberVotes) { emit(votesRecord{p}) })
 	scan(s.rights, func(_ string, p *civibus.AccessRight) { emit(rightRecord{p}) })
-	scan(s.sequences, func(id string, last uint64) { fn(sequencePrefix+id, encodeSequence(last)) })
+	scan(s.sequences, func(id string, q sequence) { fn(sequencePrefix+id, q.encode()) })
 	scan(s.services, func(_ string, p *civibus.Service) { emit(serviceRecord{p}) })
 	scan(s.subsystems, func(_ string, p *civibus.Subsystem) { emit(subsystemRecord{p}) })
 }
@@ -286,6 +286,7 @@ func (i *importer) header() (m meta, records uint64, err error) {
 // state reads the records, checks each and builds the tree.
 func (i *importer) state(records uint64) ([32]byte, error) {
 	st, seen := newState(), make(map[string]bool)
+	st.uncounted = true // it is not used further
 	var changes []smt.Change
 	for range records {
 		key, err := i.chunk(maxDumpKey)

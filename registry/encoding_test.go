@@ -22,6 +22,8 @@ func messageOf(key string) proto.Message {
 		"member": &registrypb.Member{}, "key": &registrypb.Key{}, "subsystem": &registrypb.Subsystem{}, "service": &registrypb.Service{},
 		"right": &registrypb.Right{}, "group": &registrypb.Group{}, "groupmember": &registrypb.GroupMember{}, "log": &registrypb.Log{},
 		"notary": &registrypb.Notarisation{}, "sequence": &registrypb.Sequence{}, "params": &registrypb.Params{},
+		"validator": &registrypb.Validator{}, "nodes": &registrypb.Nodes{}, "votes": &registrypb.Votes{}, "proposal": &registrypb.Proposal{}, "vote": &registrypb.Vote{},
+		"delegation": &registrypb.Delegation{}, "hosting": &registrypb.Hosting{}, "upgrade": &registrypb.Upgrade{}, "misbehaviour": &registrypb.Misbehaviour{},
 	}[kind]
 }
 
@@ -54,7 +56,27 @@ func fullWorld(t testing.TB) *world {
 	w.ok(b, h)
 	w.ok(edKey("B/log"), &registrypb.Notarise{Digest: bytes.Repeat([]byte{5}, 32)})
 	w.ok(edKey("A/log"), &registrypb.AnchorLog{Checkpoint: checkpointNote(edKey("A/log"), "civibus/"+idA+"/evidence/1", 7, [32]byte{1}, "")})
+	furnishNetwork(w)
 	return w
+}
+
+// furnishNetwork has every kind of record of protocol 1: proposals of several
+// outcomes, a delegation, a host and one who is asked, an upgrade, misbehaviour.
+func furnishNetwork(w *world) {
+	w.t.Helper()
+	w.ok(edKey("B/admin"), &registrypb.SetNodes{Member: idB, Nodes: []*registrypb.NodeAddress{node("B"), {Id: node("B2").Id, Address: "192.0.2.9:1", Role: registrypb.NodeRole_NODE_ROLE_FOLLOWER}}})
+	w.ok(edKey("B/admin"), &registrypb.Delegate{Root: idC, To: idA, Directory: true, Keys: true, Catalogue: true, Rights: true, Until: 4_000_000_000})
+	w.ok(edKey("B/admin"), &registrypb.SetHost{Member: idC, Host: idB}) // both sides at once
+	w.ok(edKey("C/admin"), &registrypb.SetHost{Member: idC, Host: idA})
+	w.pass(newcomer("D"))
+	w.pass3 = true
+	w.pass(&registrypb.PlanUpgrade{Name: "v0.9", Height: 1000})
+	w.pass3 = false
+	w.ok(edKey("A/admin"), &registrypb.Propose{Change: changeOf(&registrypb.SetVotes{Member: idA, Votes: 7}), Reference: "Minutes 7"})
+	w.ok(edKey("B/admin"), vote(w.open("A", &registrypb.RemoveMember{Id: idC}), false))
+	w.evidence = []registry.Misbehaviour{{Address: addressOf("D/validator"), Height: 3}}
+	w.block()
+	w.evidence = nil
 }
 
 // TestEncodingIsProtobuf compares the hand-written encoding of state values and
@@ -80,7 +102,7 @@ func TestEncodingIsProtobuf(t *testing.T) {
 		kind, _, _ := strings.Cut(key, "/")
 		kinds[kind] = true
 	})
-	if len(kinds) != 10 {
+	if len(kinds) != 19 {
 		t.Errorf("kinds of records seen: %v", kinds)
 	}
 	for i := range w.view().EventSize() {

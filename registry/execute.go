@@ -67,6 +67,12 @@ func (x *txn) run(p *prepared) ([]record, *refusal) {
 		return nil, r
 	}
 	records, r := x.handle(p.tx)
+	if r == nil {
+		r = x.keeps(records)
+	}
+	if r == nil {
+		r = x.withinQuota(records)
+	}
 	if r != nil {
 		return nil, r
 	}
@@ -103,10 +109,14 @@ func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte, eviden
 	if height != base.height+1 && (base.height != 0 || height == 0) {
 		return nil, fmt.Errorf("execute block at height %d: the committed height is %d", height, base.height)
 	}
-	// 1. Decoding and signatures, side by side.
-	ready := m.prepareAll(base, height, t, envelopes)
-	// 2. One transaction after the other.
+	// 1. What was to happen at this height, and what the ledger proved.
 	b := m.newBlock(base, height, t)
+	if err := b.before(evidence); err != nil {
+		return nil, fmt.Errorf("execute block at height %d: %w", height, err)
+	}
+	// 2. Decoding and signatures, side by side.
+	ready := m.prepareAll(base, height, t, envelopes)
+	// 3. One transaction after the other.
 	out := &Block{Results: make([]Result, len(envelopes))}
 	for i := range ready {
 		r, err := b.add(&ready[i])
@@ -115,7 +125,11 @@ func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte, eviden
 		}
 		out.Results[i] = r
 	}
-	// 3. The new roots.
+	// 4. What follows from them: decided proposals, ended voting power.
+	if err := b.after(); err != nil {
+		return nil, fmt.Errorf("execute block at height %d: %w", height, err)
+	}
+	// 5. The new roots.
 	if err := b.finish(); err != nil {
 		return nil, fmt.Errorf("execute block at height %d: %w", height, err)
 	}
@@ -193,12 +207,15 @@ type blockRun struct {
 	events    [][]byte
 	accepted  int
 	pending   *pending
+
+	votedOn    map[uint64]bool // proposals with new votes
+	electorate bool            // a weight changed
 }
 
 func (m *Machine) newBlock(base *View, height uint64, t time.Time) *blockRun {
 	b := &blockRun{
 		machine: m, base: base, state: base.state.copy(), height: height, now: time.Unix(0, t.UnixNano()).UTC(),
-		notarised: make(map[[32]byte]bool), places: make(map[string]int),
+		notarised: make(map[[32]byte]bool), places: make(map[string]int), votedOn: make(map[uint64]bool),
 	}
 	if b.now.Before(base.now) { // the registry's time never goes back
 		b.now = base.now
@@ -216,8 +233,13 @@ func (b *blockRun) add(p *prepared) (Result, error) {
 	if r != nil {
 		return Result{r.code, r.reason, p.hash}, nil
 	}
-	b.state.sequences.Set(x.keyID, p.tx.Sequence)
-	b.change(sequencePrefix+x.keyID, encodeSequence(p.tx.Sequence))
+	q, _ := b.state.sequences.Get(x.keyID)
+	q.last = p.tx.Sequence
+	if p.tx.GetNotarise() != nil && b.state.params.Protocol > 0 {
+		q.notarised++
+	}
+	b.state.sequences.Set(x.keyID, q)
+	b.change(sequencePrefix+x.keyID, q.encode())
 	author := x.author.ID.String()
 	for _, rec := range records {
 		b.put(rec, cause{txHash: p.hash[:], author: author})
@@ -229,6 +251,7 @@ func (b *blockRun) add(p *prepared) (Result, error) {
 // put makes a record part of the state and of the event log.
 func (b *blockRun) put(r record, c cause) {
 	value := r.encode()
+	b.notice(r)
 	r.put(b.state)
 	b.change(r.stateKey(), value)
 	switch r := r.(type) {
@@ -253,10 +276,10 @@ func (b *blockRun) change(key string, value []byte) {
 
 // finish computes the roots and collects what Commit writes.
 func (b *blockRun) finish() error {
-	if b.accepted > 0 {
+	if len(b.changes) > 0 {
 		return b.finishChanged(b.accepted)
 	}
-	// An empty block leaves everything but height and time, so that the ledger
+	// A block that changes nothing leaves everything but height and time, so that the ledger
 	// may leave out such blocks.
 	v := *b.base
 	v.height, v.now = b.height, b.now

@@ -42,7 +42,7 @@ func TestGenesisRefused(t *testing.T) {
 		"time":              {func(g *registry.Genesis) { g.Time = time.Time{} }, "genesis: time:"},
 		"nanoseconds":       {func(g *registry.Genesis) { g.Time = g.Time.Add(1) }, "genesis: time:"},
 		"size":              {func(g *registry.Genesis) { g.MaxTxBytes = 100 }, "genesis: max_tx_bytes:"},
-		"no registrar":      {func(g *registry.Genesis) { g.Registrars = nil }, "genesis: registrars:"},
+		"no registrar":      {func(g *registry.Genesis) { g.Protocol, g.Registrars = 0, nil }, "genesis: registrars:"},
 		"unknown registrar": {func(g *registry.Genesis) { g.Registrars[0] = "TEST/GOV/X" }, "registrars[0]:"},
 		"registrar twice":   {func(g *registry.Genesis) { g.Registrars = append(g.Registrars, idA) }, "registrars[1]:"},
 		"child registrar":   {func(g *registry.Genesis) { g.Registrars[0] = idC }, "registrars[0]: TEST/GOV/C has a parent"},
@@ -63,12 +63,30 @@ func TestGenesisRefused(t *testing.T) {
 		"EC validator": {func(g *registry.Genesis) {
 			g.Members[1].Keys = append(g.Members[1].Keys, genesisKey(ecKey("x"), civibus.ValidatorKey))
 		}, "members[1].keys[4]: spki"},
-		"no validator":     {func(g *registry.Genesis) { g.Validators = nil }, "genesis: validators:"},
-		"power":            {func(g *registry.Genesis) { g.Validators[0].Power = 0 }, "validators[0]: power"},
-		"large power":      {func(g *registry.Genesis) { g.Validators[0].Power = 1 << 40 }, "validators[0]: power"},
-		"other's key":      {func(g *registry.Genesis) { g.Validators[0].Member = idB }, "validators[0]: key"},
-		"seal key votes":   {func(g *registry.Genesis) { g.Validators[0].Key = g.Members[0].Keys[2].SPKI }, "validators[0]: key"},
-		"validator twice":  {func(g *registry.Genesis) { g.Validators[1] = g.Validators[0] }, "validators[1]: key"},
+		"no validator":    {func(g *registry.Genesis) { g.Validators = nil }, "genesis: validators:"},
+		"power":           {func(g *registry.Genesis) { g.Validators[0].Power = 0 }, "validators[0]: power"},
+		"large power":     {func(g *registry.Genesis) { g.Validators[0].Power = 1 << 40 }, "validators[0]: power"},
+		"other's key":     {func(g *registry.Genesis) { g.Validators[0].Member = idB }, "validators[0]: key"},
+		"seal key votes":  {func(g *registry.Genesis) { g.Validators[0].Key = g.Members[0].Keys[2].SPKI }, "validators[0]: key"},
+		"validator twice": {func(g *registry.Genesis) { g.Validators[1] = g.Validators[0] }, "validators[1]: key"},
+		"protocol":        {func(g *registry.Genesis) { g.Protocol = registry.Protocol + 1 }, "genesis: protocol:"},
+		"rules in 0":      {func(g *registry.Genesis) { g.Protocol, g.Rules = 0, []registry.GenesisRule{{}} }, "genesis: rules: it needs protocol = 1"},
+		"limits in 0":     {func(g *registry.Genesis) { g.Protocol, g.MaxOpenProposals, g.BlockShare, g.MemberQuota = 0, 1, 1, 100 }, "genesis: member_quota: it needs protocol = 1"},
+		"votes in 0":      {func(g *registry.Genesis) { g.Protocol, g.Members[0].Votes = 0, new(uint32) }, "genesis: members[0].votes: it needs protocol = 1"},
+		"nodes in 0":      {func(g *registry.Genesis) { g.Protocol, g.Members[0].Nodes = 0, genesisNodes("A") }, "genesis: members[0].nodes: it needs protocol = 1"},
+		"rule kind":       {func(g *registry.Genesis) { g.Rules = []registry.GenesisRule{{Kind: "x"}} }, "genesis: rules[0]:"},
+		"rule quorum":     {func(g *registry.Genesis) { g.Rules = []registry.GenesisRule{{"set_votes", 0, 600, 60}} }, "rules[0].quorum"},
+		"rule twice": {func(g *registry.Genesis) {
+			g.Rules = []registry.GenesisRule{{"set_votes", 1, 600, 60}, {"set_votes", 1, 600, 60}}
+		}, "rules[1].kind: set_votes occurs twice"},
+		"share":        {func(g *registry.Genesis) { g.BlockShare = 1001 }, "block_share"},
+		"many votes":   {func(g *registry.Genesis) { g.Members[0].Votes = votes(1_000_001) }, "genesis: members[0].votes:"},
+		"child votes":  {func(g *registry.Genesis) { g.Members[2].Votes = votes(1) }, "members[2].votes: TEST/GOV/C has a parent"},
+		"nobody votes": {func(g *registry.Genesis) { g.Members[0].Votes, g.Members[1].Votes = votes(0), votes(0) }, "none has votes"},
+		"node role":    {func(g *registry.Genesis) { g.Members[0].Nodes = genesisNodes("A"); g.Members[0].Nodes[0].Role = "x" }, "members[0]: nodes[0].role"},
+		"node twice": {func(g *registry.Genesis) {
+			g.Members[0].Nodes, g.Members[1].Nodes = genesisNodes("A"), genesisNodes("A")
+		}, "members[1]: node"},
 		"validator base64": {func(g *registry.Genesis) { g.Validators[1].Key = "?" }, "validators[1]: key"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -85,7 +103,7 @@ func TestGenesisRefused(t *testing.T) {
 		})
 	}
 	g := testGenesis()
-	g.Format, g.Registrars, g.Members[1].Name, g.Validators[2].Power = "", nil, "", -1
+	g.Format, g.BlockShare, g.Members[1].Name, g.Validators[2].Power = "", 1001, "", -1
 	if err := g.Validate(); err == nil || strings.Count(err.Error(), "\n") != 3 {
 		t.Errorf("four problems are reported as: %v", err)
 	}
@@ -140,4 +158,57 @@ func FuzzGenesis(f *testing.F) {
 			t.Fatalf("the written form starts another registry: %v", err)
 		}
 	})
+}
+
+func votes(n uint32) *uint32 { return &n }
+
+func genesisNodes(code string) []registry.GenesisNode {
+	return []registry.GenesisNode{{ID: node(code).Id, Address: "192.0.2.1:26656", Role: "validator"}}
+}
+
+// TestGenesisOfANetwork: what the file says of protocol 1 is in the state.
+func TestGenesisOfANetwork(t *testing.T) {
+	g := testGenesis()
+	g.Registrars = nil
+	g.Members[1].Votes = votes(3)
+	g.Members[0].Nodes, g.Members[1].Nodes = genesisNodes("A"), []registry.GenesisNode{{ID: node("B").Id, Address: "b.example:26656", Role: "follower"}}
+	g.Rules = []registry.GenesisRule{{"set_votes", 1, 600, 60}}
+	g.MaxOpenProposals, g.BlockShare, g.MemberQuota = 5, 200, 5000
+	parsed, err := registry.ParseGenesis(must(g.TOML()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := newWorldOf(t, parsed).view()
+	p := v.Params()
+	if p.Protocol != 1 || len(p.Registrars) != 0 || p.MaxOpenProposals != 5 || p.BlockShare != 200 || p.MemberQuota != 5000 || len(p.Rules) != 12 {
+		t.Errorf("parameters %+v", p)
+	}
+	if r := p.Rules[registry.KindSetVotes-1]; r.Quorum != 1 || r.Threshold != 600 || r.PeriodSeconds != 60 {
+		t.Errorf("rule %+v", r)
+	}
+	if r := p.Rules[registry.KindRevokeKey-1]; r.Quorum != 334 || r.Threshold != 667 || r.PeriodSeconds != 3600 {
+		t.Errorf("emergency rule %+v", r)
+	}
+	if v.Votes(member("A")) != 1 || v.Votes(member("B")) != 3 || v.Votes(member("C")) != 0 || v.AllVotes() != 4 {
+		t.Errorf("%d votes", v.AllVotes())
+	}
+	if n := v.Nodes(); len(n) != 2 || !n[0].Validator || n[1].Validator || n[1].Member != member("B") || n[1].Address != "b.example:26656" {
+		t.Errorf("nodes %+v", n)
+	}
+	validators := v.Validators()
+	if len(validators) != 3 || validators[0].Power != 10 || validators[0].Key.Key == nil {
+		t.Errorf("validators %+v", validators)
+	}
+	for i, a := range validators[1:] {
+		if bytes.Compare(validators[i].Key.ID[:], a.Key.ID[:]) >= 0 {
+			t.Error("they are not in the order of their keys")
+		}
+	}
+	if voters, _ := v.Voters("", 0); len(voters) != 2 || voters[1].Votes != 3 {
+		t.Errorf("voters %+v", voters)
+	}
+	// C's own key was in the file, so C counts; all under B count for B too.
+	if v.Usage(member("C")) != 5 || v.Usage(member("B")) != 10 {
+		t.Errorf("usage %d, %d", v.Usage(member("C")), v.Usage(member("B")))
+	}
 }

@@ -6,8 +6,15 @@ import (
 )
 
 // mustManageGroup checks that the author may change a group: registrars the
-// global ones, a subsystem's administrators its local ones.
+// global ones, a subsystem's administrators its local ones; proposals change
+// global ones.
 func (x *txn) mustManageGroup(owner civibus.ClientID) *refusal {
+	if x.voted {
+		if owner != (civibus.ClientID{}) {
+			return refuse(InvalidField, "group: it is local to %s, the rule is a global group", owner)
+		}
+		return nil
+	}
 	if owner != (civibus.ClientID{}) {
 		return x.mustAdminister(owner.MemberID, rightsScope)
 	}

@@ -96,7 +96,14 @@ func genesisKey(s *testSigner, purpose civibus.Purpose) registry.GenesisKey {
 	return k
 }
 
+// testGenesis is of the newest protocol, firstGenesis of protocol 0.
 func testGenesis() *registry.Genesis {
+	g := firstGenesis()
+	g.Protocol = registry.Protocol
+	return g
+}
+
+func firstGenesis() *registry.Genesis {
 	g := &registry.Genesis{
 		Format: registry.GenesisFormat, Instance: "TEST", ChainID: "test-1",
 		Time: time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC), Registrars: []string{idA},
@@ -126,13 +133,21 @@ type world struct {
 	m     *registry.Machine
 	now   time.Time
 	seq   map[civibus.KeyID]uint64
+
+	evidence []registry.Misbehaviour // in every block while it is set
+	pass3    bool                    // D votes on what is passed
 }
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	w := &world{t: t, store: registry.NewMemoryStore(), now: testGenesis().Time, seq: map[civibus.KeyID]uint64{}}
+	return newWorldOf(t, testGenesis())
+}
+
+func newWorldOf(t testing.TB, g *registry.Genesis) *world {
+	t.Helper()
+	w := &world{t: t, store: registry.NewMemoryStore(), now: g.Time, seq: map[civibus.KeyID]uint64{}}
 	w.m = must(registry.Open(w.store))
-	if _, err := w.m.Init(testGenesis()); err != nil {
+	if _, err := w.m.Init(g); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -142,7 +157,7 @@ func newWorld(t testing.TB) *world {
 func (w *world) block(envelopes ...[]byte) *registry.Block {
 	w.t.Helper()
 	w.now = w.now.Add(time.Second)
-	b, err := w.m.Execute(w.m.Height()+1, w.now, envelopes, nil)
+	b, err := w.m.Execute(w.m.Height()+1, w.now, envelopes, w.evidence)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -231,6 +246,26 @@ func setBody(tx *registrypb.Tx, body any) {
 		tx.Body = &registrypb.Tx_AnchorLog{AnchorLog: b}
 	case *registrypb.Notarise:
 		tx.Body = &registrypb.Tx_Notarise{Notarise: b}
+	case *registrypb.Propose:
+		tx.Body = &registrypb.Tx_Propose{Propose: b}
+	case *registrypb.CastVote:
+		tx.Body = &registrypb.Tx_CastVote{CastVote: b}
+	case *registrypb.WithdrawProposal:
+		tx.Body = &registrypb.Tx_WithdrawProposal{WithdrawProposal: b}
+	case *registrypb.Delegate:
+		tx.Body = &registrypb.Tx_Delegate{Delegate: b}
+	case *registrypb.RevokeDelegation:
+		tx.Body = &registrypb.Tx_RevokeDelegation{RevokeDelegation: b}
+	case *registrypb.SetNodes:
+		tx.Body = &registrypb.Tx_SetNodes{SetNodes: b}
+	case *registrypb.MoveVotingPower:
+		tx.Body = &registrypb.Tx_MoveVotingPower{MoveVotingPower: b}
+	case *registrypb.Leave:
+		tx.Body = &registrypb.Tx_Leave{Leave: b}
+	case *registrypb.SetHost:
+		tx.Body = &registrypb.Tx_SetHost{SetHost: b}
+	case *registrypb.AcceptHost:
+		tx.Body = &registrypb.Tx_AcceptHost{AcceptHost: b}
 	default:
 		panic(fmt.Sprintf("body %T", body))
 	}

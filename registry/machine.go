@@ -92,6 +92,7 @@ func Open(store Store) (*Machine, error) {
 // loadState decodes the state. Notarisations stay where they are.
 func loadState(store Store) (*state, error) {
 	st := newState()
+	st.uncounted = true
 	for _, prefix := range []string{
 		paramsKey, memberPrefix, keyPrefix, subsystemPrefix, servicePrefix, rightPrefix, groupPrefix, groupMemberPrefix, logPrefix, sequencePrefix,
 		validatorPrefix, nodesPrefix, votesPrefix, proposalPrefix, votePrefix, delegationPrefix, hostingPrefix, upgradePrefix, misbehaviorPrefix,
@@ -106,6 +107,7 @@ func loadState(store Store) (*state, error) {
 	if st.params.ChainID == "" {
 		return nil, errors.New("load state: the instance's parameters are missing; the store is damaged")
 	}
+	st.recount()
 	return st, nil
 }
 

@@ -1,11 +1,11 @@
 package registry
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -113,9 +113,8 @@ type Proposal struct {
 	Status     ProposalStatus
 	// What follows is zero while it is open.
 	ClosedHeight uint64
-	Tally        Tally  // when it was decided; zero if it was withdrawn
-	Failure      Code   // why it could not be executed, if it failed
-	Reason       string // the same, for people
+	Tally        Tally // when it was decided; zero if it was withdrawn
+	Failure      Code  // why it could not be executed, if it failed
 }
 
 // Tally is the outcome of a vote, in votes.
@@ -149,15 +148,19 @@ type (
 // the numbers.
 func proposalKey(id uint64) string { return fmt.Sprintf("%020d", id) }
 
+func voteKey(proposal uint64, member civibus.MemberID) string {
+	return pair(proposalKey(proposal), member.String())
+}
+
 func (r proposalRecord) stateKey() string           { return proposalPrefix + proposalKey(r.ID) }
 func (r proposalRecord) put(s *state)               { s.putProposal(r.Proposal) }
 func (proposalRecord) eventField() protowire.Number { return 23 }
 
 func (r voteRecord) stateKey() string {
-	return votePrefix + pair(proposalKey(r.Proposal), r.Member.String())
+	return votePrefix + voteKey(r.Proposal, r.Member)
 }
 func (r voteRecord) put(s *state) {
-	s.ballots.Set(pair(proposalKey(r.Proposal), r.Member.String()), r.Vote)
+	set(s, s.ballots, voteKey(r.Proposal, r.Member), r.Vote, r.Member, 1)
 }
 func (voteRecord) eventField() protowire.Number { return 24 }
 
@@ -171,7 +174,7 @@ func (r proposalRecord) encode() []byte {
 	if r.Tally != (Tally{}) {
 		w = w.message(11, writer{}.num(1, r.Tally.Yes).num(2, r.Tally.No).num(3, r.Tally.All))
 	}
-	return w.num(12, uint64(r.Failure)).str(13, r.Reason)
+	return w.num(12, uint64(r.Failure))
 }
 
 func (r voteRecord) encode() []byte {
@@ -195,7 +198,7 @@ func decodeProposal(value []byte) (record, error) {
 		Opened: time.Unix(0, m.OpenUnixNano).UTC(), Deadline: time.Unix(0, m.DeadlineUnixNano).UTC(),
 		Status: ProposalStatus(m.Status), ClosedHeight: m.ClosedHeight,
 		Tally:   Tally{m.GetTally().GetYes(), m.GetTally().GetNo(), m.GetTally().GetAll()},
-		Failure: Code(m.Failure), Reason: m.Reason,
+		Failure: Code(m.Failure),
 	}
 	var err error
 	out.Proposer, err = civibus.ParseMemberID(m.Proposer)
@@ -219,7 +222,7 @@ func decodeVote(value []byte) (record, error) {
 // putProposal keeps the index of the open ones.
 func (s *state) putProposal(p *Proposal) {
 	key := proposalKey(p.ID)
-	s.proposals.Set(key, p)
+	set(s, s.proposals, key, p, p.Proposer, p.units())
 	if p.Status == ProposalOpen {
 		s.open.Set(key, struct{}{})
 	} else {
@@ -269,7 +272,7 @@ func (v *View) VotesOn(proposal uint64, after string, limit int) (items []Vote, 
 
 // VoteOf looks up how a member voted on a proposal.
 func (v *View) VoteOf(proposal uint64, member civibus.MemberID) (Vote, bool) {
-	return get(v.state.ballots, pair(proposalKey(proposal), member.String()))
+	return get(v.state.ballots, voteKey(proposal, member))
 }
 
 // TallyOf counts the votes on a proposal: as they stand now while it is open, as
@@ -282,7 +285,7 @@ func (v *View) TallyOf(proposal uint64) (Tally, bool) {
 	if p.Status != ProposalOpen {
 		return p.Tally, true
 	}
-	return v.state.tally(p.ID), true
+	return v.state.tally(p.ID, v.state.allVotes()), true
 }
 
 // ParseProposalKey reads the key of a page of proposals, or a plain number.
@@ -294,9 +297,10 @@ func ParseProposalKey(s string) (uint64, error) {
 	return id, nil
 }
 
-// tally counts the votes on a proposal with the weights of now.
-func (s *state) tally(id uint64) Tally {
-	t := Tally{All: s.allVotes()}
+// tally counts the votes on a proposal with the weights of now, of which all is
+// the sum.
+func (s *state) tally(id, all uint64) Tally {
+	t := Tally{All: all}
 	s.eachBallot(id, func(v *Vote) {
 		if weight := s.weight(v.Member); v.Yes() {
 			t.Yes += weight
@@ -333,13 +337,10 @@ func (t Tally) outcome(r Rule, over bool) ProposalStatus {
 func (s *state) eachBallot(id uint64, fn func(v *Vote)) {
 	prefix := pair(proposalKey(id), "")
 	s.ballots.Ascend(prefix, func(key string, v *Vote) bool {
-		if len(key) < len(prefix) || key[:len(prefix)] != prefix {
+		if !strings.HasPrefix(key, prefix) {
 			return false
 		}
 		fn(v)
 		return true
 	})
 }
-
-// byID is the order of proposals.
-func byID(a, b *Proposal) int { return cmp.Compare(a.ID, b.ID) }

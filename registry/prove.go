@@ -125,8 +125,8 @@ func (v *View) value(key string) ([]byte, error) {
 		}
 		return b, nil
 	case sequencePrefix:
-		if last, ok := v.state.sequences.Get(id); ok {
-			return encodeSequence(last), nil
+		if q, ok := v.state.sequences.Get(id); ok {
+			return q.encode(), nil
 		}
 		return nil, nil
 	}
@@ -156,6 +156,24 @@ func (s *state) record(key string) record {
 		return recordAt(s.groupMembers, id, func(p *groupMember) record { return groupMemberRecord{p} })
 	case logPrefix:
 		return recordAt(s.logs, id, func(p *civibus.Log) record { return logRecord{p} })
+	case validatorPrefix:
+		return recordAt(s.validators, id, func(p *validator) record { return validatorRecord{p} })
+	case nodesPrefix:
+		return recordAt(s.nodes, id, func(p *memberNodes) record { return nodesRecord{p} })
+	case votesPrefix:
+		return recordAt(s.votes, id, func(p *memberVotes) record { return votesRecord{p} })
+	case proposalPrefix:
+		return recordAt(s.proposals, id, func(p *Proposal) record { return proposalRecord{p} })
+	case votePrefix:
+		return recordAt(s.ballots, id, func(p *Vote) record { return voteRecord{p} })
+	case delegationPrefix:
+		return recordAt(s.delegations, id, func(p *Delegation) record { return delegationRecord{p} })
+	case hostingPrefix:
+		return recordAt(s.hostings, id, func(p *Hosting) record { return hostingRecord{p} })
+	case upgradePrefix:
+		return recordAt(s.upgrades, id, func(p *Upgrade) record { return upgradeRecord{p} })
+	case misbehaviorPrefix:
+		return recordAt(s.misbehaviour, id, func(p *Misconduct) record { return misconductRecord{p} })
 	case paramsKey + "/":
 		if key == paramsKey {
 			return paramsRecord{s.params}

@@ -81,16 +81,28 @@ func (r logRecord) stateKey() string          { return logPrefix + r.Origin }
 func (r notarisationRecord) stateKey() string { return notaryKey(r.Digest) }
 func (r paramsRecord) stateKey() string       { return paramsKey }
 
-func (r memberRecord) put(s *state)       { s.putMember(r.Member) }
-func (r keyRecord) put(s *state)          { s.putKey(r.RegisteredKey) }
-func (r subsystemRecord) put(s *state)    { s.subsystems.Set(r.ID.String(), r.Subsystem) }
-func (r serviceRecord) put(s *state)      { s.services.Set(r.ID.String(), r.Service) }
-func (r rightRecord) put(s *state)        { s.putRight(r.AccessRight) }
-func (r groupRecord) put(s *state)        { s.groups.Set(r.ID, r.Group) }
-func (r groupMemberRecord) put(s *state)  { s.putGroupMember(r.groupMember) }
-func (r logRecord) put(s *state)          { s.logs.Set(r.Origin, r.Log) }
-func (r notarisationRecord) put(s *state) {} // there may be very many: they are read from the store
-func (r paramsRecord) put(s *state)       { s.params = r.Params }
+func (r memberRecord) put(s *state) { s.putMember(r.Member) }
+func (r keyRecord) put(s *state)    { s.putKey(r.RegisteredKey) }
+func (r subsystemRecord) put(s *state) {
+	set(s, s.subsystems, r.ID.String(), r.Subsystem, r.ID.MemberID, 1)
+}
+func (r serviceRecord) put(s *state) {
+	set(s, s.services, r.ID.String(), r.Service, r.ID.MemberID, 1)
+}
+func (r rightRecord) put(s *state)       { s.putRight(r.AccessRight) }
+func (r groupRecord) put(s *state)       { set(s, s.groups, r.ID, r.Group, groupOwner(r.ID), 1) }
+func (r groupMemberRecord) put(s *state) { s.putGroupMember(r.groupMember) }
+func (r logRecord) put(s *state)         { set(s, s.logs, r.Origin, r.Log, r.Member, 1) }
+
+// put charges a notarisation and does not keep it: there may be very many, and they
+// are read from the store. What is charged is what the key's sequence counts.
+func (r notarisationRecord) put(s *state) {
+	if s.params.Protocol > 0 {
+		s.charge(r.Member, 1)
+	}
+}
+
+func (r paramsRecord) put(s *state) { s.params = r.Params }
 
 func (memberRecord) eventField() protowire.Number       { return 10 }
 func (keyRecord) eventField() protowire.Number          { return 11 }
@@ -172,7 +184,7 @@ func (r paramsRecord) encode() []byte {
 	return w.num(7, uint64(r.MaxOpenProposals)).num(8, uint64(r.BlockShare)).num(9, r.MemberQuota)
 }
 
-func encodeSequence(last uint64) []byte { return writer{}.num(1, last) }
+func (q sequence) encode() []byte { return writer{}.num(1, q.last).num(2, q.notarised) }
 
 // unixSeconds is the wire form of a time that may be absent.
 func unixSeconds(t time.Time) uint64 {

@@ -27,7 +27,7 @@ type state struct {
 	groups       *table[*civibus.Group]         // id
 	groupMembers *table[*groupMember]           // group|client
 	logs         *table[*civibus.Log]           // origin
-	sequences    *table[uint64]                 // hex key id
+	sequences    *table[sequence]               // hex key id
 	validators   *table[*validator]             // hex key id
 	nodes        *table[*memberNodes]           // I/C/M
 	votes        *table[*memberVotes]           // I/C/M
@@ -40,10 +40,19 @@ type state struct {
 
 	// Indices, derived from the above.
 	open      *table[struct{}]                 // ids of open proposals
+	charged   *table[uint64]                   // I/C/M: records of it and its descendants
 	children  *table[struct{}]                 // parent|child
 	keysOf    *table[[]*civibus.RegisteredKey] // member|purpose
 	rightsFor *table[[]*civibus.AccessRight]   // service without version|subject; not the ended ones
 	groupsOf  *table[[]string]                 // client: groups that it is in
+
+	uncounted bool // while loading: nothing is charged
+}
+
+// sequence is what is kept of a key that signs transactions.
+type sequence struct {
+	last      uint64 // of the last accepted transaction
+	notarised uint64 // digests that it recorded; 0 in protocol 0
 }
 
 // groupMember is a client's membership in a group, with its history.
@@ -67,7 +76,7 @@ func newState() *state {
 		groups:       new(table[*civibus.Group]),
 		groupMembers: new(table[*groupMember]),
 		logs:         new(table[*civibus.Log]),
-		sequences:    new(table[uint64]),
+		sequences:    new(table[sequence]),
 		validators:   new(table[*validator]),
 		nodes:        new(table[*memberNodes]),
 		votes:        new(table[*memberVotes]),
@@ -78,6 +87,7 @@ func newState() *state {
 		upgrades:     new(table[*Upgrade]),
 		misbehaviour: new(table[*Misconduct]),
 		open:         new(table[struct{}]),
+		charged:      new(table[uint64]),
 		children:     new(table[struct{}]),
 		keysOf:       new(table[[]*civibus.RegisteredKey]),
 		rightsFor:    new(table[[]*civibus.AccessRight]),
@@ -108,6 +118,7 @@ func (s *state) copy() *state {
 		upgrades:     s.upgrades.Copy(),
 		misbehaviour: s.misbehaviour.Copy(),
 		open:         s.open.Copy(),
+		charged:      s.charged.Copy(),
 		children:     s.children.Copy(),
 		keysOf:       s.keysOf.Copy(),
 		rightsFor:    s.rightsFor.Copy(),
@@ -127,16 +138,26 @@ func (s *state) key(id civibus.KeyID) *civibus.RegisteredKey {
 
 func (s *state) putMember(m *civibus.Member) {
 	id := m.ID.String()
-	if old, ok := s.members.Set(id, m); ok && !old.Parent.IsZero() {
+	old, had := s.members.Set(id, m)
+	if had && old.Parent == m.Parent {
+		return
+	}
+	used, _ := s.charged.Get(id)
+	if had && !old.Parent.IsZero() {
 		s.children.Delete(pair(old.Parent.String(), id))
+		s.charge(old.Parent, -used)
 	}
 	if !m.Parent.IsZero() {
 		s.children.Set(pair(m.Parent.String(), id), struct{}{})
+		s.charge(m.Parent, used)
+	}
+	if !had {
+		s.charge(m.ID, 1)
 	}
 }
 
 func (s *state) putKey(k *civibus.RegisteredKey) {
-	s.keys.Set(k.ID.String(), k)
+	set(s, s.keys, k.ID.String(), k, k.Member, 1)
 	of := keysOfKey(k.Member, k.Purpose)
 	list, _ := s.keysOf.Get(of)
 	list = upsert(list, k, func(a, b *civibus.RegisteredKey) int {
@@ -146,7 +167,7 @@ func (s *state) putKey(k *civibus.RegisteredKey) {
 }
 
 func (s *state) putRight(r *civibus.AccessRight) {
-	s.rights.Set(r.ID, r)
+	set(s, s.rights, r.ID, r, r.Service.MemberID, 1)
 	index := rightsForKey(r.Service, subjectOf(r))
 	list, _ := s.rightsFor.Get(index)
 	byID := func(a, b *civibus.AccessRight) int { return strings.Compare(a.ID, b.ID) }
@@ -166,7 +187,7 @@ func (s *state) putRight(r *civibus.AccessRight) {
 
 func (s *state) putGroupMember(g *groupMember) {
 	client := g.client.String()
-	s.groupMembers.Set(pair(g.group, client), g)
+	set(s, s.groupMembers, pair(g.group, client), g, groupOwner(g.group), 1)
 	list, _ := s.groupsOf.Get(client)
 	i, in := slices.BinarySearch(list, g.group)
 	switch {

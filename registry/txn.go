@@ -17,6 +17,8 @@ type txn struct {
 	height     uint64    // of the block
 	now        time.Time // of the block
 	hash       [32]byte
+	voted      bool // it is a proposal that passed: there is no author
+	leaving    bool // the author ends its membership
 	author     *civibus.Member
 	key        *civibus.RegisteredKey
 	keyID      string // of key, in hex
@@ -72,7 +74,8 @@ func (x *txn) admit(p *prepared) *refusal {
 		return refuse(MemberNotActive, "member %s is %s", x.author.ID, x.author.Status)
 	}
 	// 4. Never twice, and not too late.
-	last, _ := x.sequences.Get(x.keyID)
+	q, _ := x.sequences.Get(x.keyID)
+	last := q.last
 	if tx.Sequence <= last || tx.Sequence-last > maxSequenceStep {
 		return refuse(BadSequence, "sequence is %d, the rule is %d to %d", tx.Sequence, last+1, last+maxSequenceStep)
 	}
@@ -127,6 +130,9 @@ func (x *txn) known(tx *registrypb.Tx) *refusal {
 	if x.params.Protocol > 0 {
 		return nil
 	}
+	if p := tx.GetPropose(); isUpgrade(p.GetChange()) {
+		return nil // by which the instance comes to protocol 1
+	}
 	m := tx.ProtoReflect()
 	fd := m.WhichOneof(m.Descriptor().Oneofs().Get(0))
 	if fd.Number() >= firstOfProtocol1 {
@@ -138,10 +144,27 @@ func (x *txn) known(tx *registrypb.Tx) *refusal {
 // handleNetwork runs the handlers of protocol 1.
 func (x *txn) handleNetwork(tx *registrypb.Tx) ([]record, *refusal) {
 	switch b := tx.Body.(type) {
+	case *registrypb.Tx_Propose:
+		return x.propose(b.Propose)
+	case *registrypb.Tx_CastVote:
+		return x.castVote(b.CastVote)
+	case *registrypb.Tx_WithdrawProposal:
+		return x.withdrawProposal(b.WithdrawProposal)
 	case *registrypb.Tx_SetNodes:
 		return x.setNodes(b.SetNodes)
 	case *registrypb.Tx_MoveVotingPower:
 		return x.moveVotingPower(b.MoveVotingPower)
+	case *registrypb.Tx_Delegate:
+		return x.delegate(b.Delegate)
+	case *registrypb.Tx_RevokeDelegation:
+		return x.revokeDelegation(b.RevokeDelegation)
+	case *registrypb.Tx_SetHost:
+		return x.setHost(b.SetHost)
+	case *registrypb.Tx_AcceptHost:
+		return x.acceptHost(b.AcceptHost)
+	case *registrypb.Tx_Leave:
+		x.leaving = true
+		return x.leave()
 	}
 	return nil, refuse(BadEncoding, "the transaction's body is of an unknown kind")
 }

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -9,6 +10,8 @@ import (
 
 	"github.com/civibus/civibus/registry/registrypb"
 )
+
+const maxUpgradeName = 64 // bytes
 
 // UpgradeStatus is where an upgrade stands.
 type UpgradeStatus int
@@ -58,6 +61,96 @@ func decodeUpgrade(value []byte) (record, error) {
 	var m registrypb.Upgrade
 	err := proto.Unmarshal(value, &m)
 	return upgradeRecord{&Upgrade{m.Name, m.Height, UpgradeStatus(m.Status), m.PlannedHeight, m.Validators}}, err
+}
+
+// UnknownUpgradeError says that this software cannot execute the next block. It
+// is the error of Execute at the height of an upgrade whose name it does not know.
+type UnknownUpgradeError struct {
+	Name   string
+	Height uint64
+}
+
+func (e *UnknownUpgradeError) Error() string {
+	return fmt.Sprintf("the instance upgrades to %q at height %d, which this software does not know; install the version that does", e.Name, e.Height)
+}
+
+// checkUpgradeName checks a name: 1 to 64 of a-z 0-9 . -
+func checkUpgradeName(s string) *refusal {
+	ok := s != "" && len(s) <= maxUpgradeName
+	for i := 0; ok && i < len(s); i++ {
+		c := s[i]
+		ok = 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '.' || c == '-'
+	}
+	if !ok {
+		return refuse(InvalidField, "name: %.80q, the rule is 1 to %d of a-z 0-9 . -", s, maxUpgradeName)
+	}
+	return nil
+}
+
+// isUpgrade reports whether a change plans or cancels an upgrade.
+func isUpgrade(c *registrypb.Change) bool {
+	k := KindOf(c)
+	return k == KindPlanUpgrade || k == KindCancelUpgrade
+}
+
+// planUpgrade plans an upgrade, one at a time.
+func (x *txn) planUpgrade(m *registrypb.PlanUpgrade) ([]record, *refusal) {
+	// 1. The fields.
+	if r := checkUpgradeName(m.Name); r != nil {
+		return nil, r
+	}
+	switch {
+	case m.Height <= x.height:
+		return nil, refuse(HeightPassed, "height is %d, this is height %d, the rule is a later one", m.Height, x.height)
+	case m.Height-x.height > maxHeightAhead:
+		return nil, refuse(InvalidField, "height is %d, the rule is at most %d from now", m.Height, uint64(maxHeightAhead))
+	}
+	n, protocol := upgradeProtocol(m.Name)
+	if protocol && n != x.params.Protocol+1 {
+		return nil, refuse(InvalidField, "name: %s, but the instance has protocol %d, the rule is one more", m.Name, x.params.Protocol)
+	}
+	if strings.HasPrefix(m.Name, "protocol-") && !protocol {
+		return nil, refuse(InvalidField, "name: %.80q, the rule is protocol-N", m.Name)
+	}
+	// 2. Not two at a time, and none again.
+	if u := x.planned(); u != nil {
+		return nil, refuse(AlreadyExists, "upgrade %s is planned for height %d; cancel it first", u.Name, u.Height)
+	}
+	if u, ok := x.upgrades.Get(m.Name); ok && u.Status == UpgradeDone {
+		return nil, refuse(AlreadyExists, "upgrade %s was made at height %d", u.Name, u.Height)
+	}
+	// 3. The validators that protocol 1 begins with.
+	if x.params.Protocol > 0 || !protocol {
+		if len(m.Validators) > 0 {
+			return nil, refuse(InvalidField, "validators: %d, the rule is none but in the upgrade to protocol-1", len(m.Validators))
+		}
+	} else if _, r := x.setValidators(m.Validators); r != nil {
+		return nil, r
+	}
+	return []record{upgradeRecord{&Upgrade{m.Name, m.Height, UpgradePlanned, x.height, m.Validators}}}, nil
+}
+
+// cancelUpgrade takes a planned upgrade back.
+func (x *txn) cancelUpgrade(m *registrypb.CancelUpgrade) ([]record, *refusal) {
+	if r := checkUpgradeName(m.Name); r != nil {
+		return nil, r
+	}
+	u, ok := x.upgrades.Get(m.Name)
+	if !ok || u.Status != UpgradePlanned {
+		return nil, refuse(NotFound, "upgrade %s is not planned", m.Name)
+	}
+	next := *u
+	next.Status = UpgradeCancelled
+	return []record{upgradeRecord{&next}}, nil
+}
+
+// proposeFirstUpgrade plans the upgrade from protocol 0, in which registrars
+// decide alone, or cancels it.
+func (x *txn) proposeFirstUpgrade(c *registrypb.Change) ([]record, *refusal) {
+	if !x.isRegistrar() {
+		return nil, refuse(NotAuthorised, "member %s is not a registrar; in protocol 0 only registrars plan upgrades", x.author.ID)
+	}
+	return x.make(c)
 }
 
 // planned returns the upgrade that is planned, nil if none is.

@@ -356,8 +356,8 @@ type hashFormula struct {
 // bad envelopes, each with its code, the events, the roots and the hash.
 func TestVectorsChain(t *testing.T) {
 	v := chainVectors{About: "Registry: a genesis (height 0) and the blocks after it. Envelopes have the result code that they get in their block; events and roots are those after the block."}
-	v.Genesis = string(must(testGenesis().TOML()))
-	w := newWorld(t)
+	v.Genesis = string(must(firstGenesis().TOML()))
+	w := newWorldOf(t, firstGenesis())
 	now := w.now
 	add := func(height uint64, cases []envCase) {
 		block := chainBlock{Height: height, Time: now.Format(time.RFC3339Nano), Envelopes: cases, Events: []hexBytes{}}

@@ -84,8 +84,8 @@ func (v *View) KeysOf(member civibus.MemberID, purpose civibus.Purpose) []civibu
 
 // Sequence returns the last accepted sequence of a key, 0 if there is none.
 func (v *View) Sequence(id civibus.KeyID) uint64 {
-	last, _ := v.state.sequences.Get(id.String())
-	return last
+	q, _ := v.state.sequences.Get(id.String())
+	return q.last
 }
 
 // Right looks up an access right by its id.

@@ -4457,6 +4457,7 @@ func (x *Notarisation) GetTimeUnixNano() int64 {
 type Sequence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Last          uint64                 `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
+	Notarised     uint64                 `protobuf:"varint,2,opt,name=notarised,proto3" json:"notarised,omitempty"` // digests recorded with the key; protocol 1
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4494,6 +4495,13 @@ func (*Sequence) Descriptor() ([]byte, []int) {
 func (x *Sequence) GetLast() uint64 {
 	if x != nil {
 		return x.Last
+	}
+	return 0
+}
+
+func (x *Sequence) GetNotarised() uint64 {
+	if x != nil {
+		return x.Notarised
 	}
 	return 0
 }
@@ -4795,7 +4803,6 @@ type Proposal struct {
 	ClosedHeight     uint64                 `protobuf:"varint,10,opt,name=closed_height,json=closedHeight,proto3" json:"closed_height,omitempty"`
 	Tally            *Tally                 `protobuf:"bytes,11,opt,name=tally,proto3" json:"tally,omitempty"`      // when it was decided
 	Failure          uint32                 `protobuf:"varint,12,opt,name=failure,proto3" json:"failure,omitempty"` // result code, if failed
-	Reason           string                 `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`    // for people, if failed
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -4912,13 +4919,6 @@ func (x *Proposal) GetFailure() uint32 {
 		return x.Failure
 	}
 	return 0
-}
-
-func (x *Proposal) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
 }
 
 // Tally is the outcome of a vote, in votes.
@@ -6317,9 +6317,10 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06member\x18\x02 \x01(\tR\x06member\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12$\n" +
-	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"\x1e\n" +
+	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"<\n" +
 	"\bSequence\x12\x12\n" +
-	"\x04last\x18\x01 \x01(\x04R\x04last\"\xc0\x02\n" +
+	"\x04last\x18\x01 \x01(\x04R\x04last\x12\x1c\n" +
+	"\tnotarised\x18\x02 \x01(\x04R\tnotarised\"\xc0\x02\n" +
 	"\x06Params\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x19\n" +
 	"\bchain_id\x18\x02 \x01(\tR\achainId\x12\x1e\n" +
@@ -6344,7 +6345,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x06height\x18\x04 \x01(\x04R\x06height\"W\n" +
 	"\x05Nodes\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x126\n" +
-	"\x05nodes\x18\x02 \x03(\v2 .civibus.registry.v1.NodeAddressR\x05nodes\"\xf3\x03\n" +
+	"\x05nodes\x18\x02 \x03(\v2 .civibus.registry.v1.NodeAddressR\x05nodes\"\xdb\x03\n" +
 	"\bProposal\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n" +
 	"\bproposer\x18\x02 \x01(\tR\bproposer\x123\n" +
@@ -6359,8 +6360,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\rclosed_height\x18\n" +
 	" \x01(\x04R\fclosedHeight\x120\n" +
 	"\x05tally\x18\v \x01(\v2\x1a.civibus.registry.v1.TallyR\x05tally\x12\x18\n" +
-	"\afailure\x18\f \x01(\rR\afailure\x12\x16\n" +
-	"\x06reason\x18\r \x01(\tR\x06reason\";\n" +
+	"\afailure\x18\f \x01(\rR\afailure\";\n" +
 	"\x05Tally\x12\x10\n" +
 	"\x03yes\x18\x01 \x01(\x04R\x03yes\x12\x0e\n" +
 	"\x02no\x18\x02 \x01(\x04R\x02no\x12\x10\n" +
