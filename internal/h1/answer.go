@@ -167,6 +167,8 @@ func (a *answer) frame(method string) error {
 	switch {
 	case method == http.MethodHead:
 		a.ContentLength = length
+	case a.StatusCode == http.StatusSwitchingProtocols:
+		a.body.reusable = false // what follows is no HTTP
 	case a.StatusCode < 200, a.StatusCode == http.StatusNoContent:
 		// What announces a body nevertheless may send it.
 		a.body.reusable = a.body.reusable && !coded && length <= 0
