@@ -128,8 +128,10 @@ func lower(c byte) byte {
 }
 
 func appendLower(b []byte, name string) []byte {
-	for i := range len(name) {
-		b = append(b, lower(name[i]))
+	start := len(b)
+	b = append(b, name...)
+	for i := start; i < len(b); i++ {
+		b[i] = lower(b[i])
 	}
 	return b
 }
@@ -151,7 +153,10 @@ func target(r *http.Request) (path, query string, asked bool) {
 	if t == "" { // made by a test, not received
 		t = r.URL.RequestURI()
 	}
-	if i := strings.Index(t, "://"); i > 0 && t[0] != '/' { // absolute form
+	if strings.HasPrefix(t, "/") {
+		return strings.Cut(t, "?")
+	}
+	if i := strings.Index(t, "://"); i > 0 { // absolute form
 		t = t[i+3:]
 		j := strings.IndexAny(t, "/?")
 		if j < 0 {

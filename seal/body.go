@@ -213,7 +213,7 @@ func (b *Body) finish(digest [32]byte, size int64) error {
 	if c.request {
 		s.binding = b.out.binding
 		if c.streamed {
-			s.binding.done.Store(&requestEnd{c.digestField, httpsig.FormatSignature(Label, s.Signature)})
+			s.binding.complete(c.digestField, httpsig.FormatSignature(Label, s.Signature))
 		}
 	}
 	b.out.done.Store(s)

@@ -60,10 +60,12 @@ func stripHop(h http.Header) {
 	}
 }
 
-// covered returns the components of the fields of h in the order of their
+// covered appends the components of the fields of h in the order of their
 // names, and checks the limits.
 func covered(dst []httpsig.Component, h http.Header) ([]httpsig.Component, error) {
-	first, size := len(dst), 0
+	// 1. Which fields, and whether they may be sealed.
+	var room [usualList]*httpsig.Component
+	fields, size := room[:0], 0
 	for name, lines := range h {
 		if len(lines) == 0 || hop(name) || secret(name) {
 			continue
@@ -79,12 +81,16 @@ func covered(dst []httpsig.Component, h http.Header) ([]httpsig.Component, error
 				return nil, fmt.Errorf("field %s: its value holds a control character", name)
 			}
 		}
-		dst = append(dst, c)
+		fields = append(fields, c)
 	}
-	if n := len(dst) - first; n > MaxFields || size > MaxHeadBytes {
+	if n := len(fields); n > MaxFields || size > MaxHeadBytes {
 		return nil, fmt.Errorf("%d fields with %d bytes: the rule is at most %d fields and %d bytes", n, size, MaxFields, MaxHeadBytes)
 	}
-	slices.SortFunc(dst[first:], func(a, b httpsig.Component) int { return strings.Compare(a.Name(), b.Name()) })
+	// 2. In the order of their names.
+	slices.SortFunc(fields, func(a, b *httpsig.Component) int { return strings.Compare(a.Name(), b.Name()) })
+	for _, c := range fields {
+		dst = append(dst, *c)
+	}
 	return dst, nil
 }
 
@@ -136,26 +142,29 @@ var (
 // The fields that nearly every sealed message has: their components and, by
 // their names in lower case, their names in net/http's form. Nothing changes
 // them.
-var usualFields, usualNames = func() (map[string]httpsig.Component, map[string]string) {
-	fields, names := make(map[string]httpsig.Component), make(map[string]string)
+var usualFields, usualNames = func() (map[string]*httpsig.Component, map[string]string) {
+	fields, names := make(map[string]*httpsig.Component), make(map[string]string)
 	for _, name := range []string{
 		fieldDigest, "Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Content-Encoding", "Content-Type",
 		"Date", "Etag", "Last-Modified", "Location", "User-Agent", "Vary",
 		civibus.HeaderClient, civibus.HeaderID, civibus.HeaderRequestID, civibus.HeaderRequestHash, civibus.HeaderService,
+		http.CanonicalHeaderKey(civibus.HeaderUserID), civibus.HeaderIssue, civibus.HeaderSecurityServer, civibus.HeaderRepresentedParty,
 		civibus.HeaderPurpose, civibus.HeaderHeight, civibus.HeaderFault, civibus.HeaderBodyLength, civibus.HeaderError,
 	} {
 		lower := strings.ToLower(name)
-		fields[name], names[lower] = component(lower), name
+		c := component(lower)
+		fields[name], names[lower] = &c, name
 	}
 	return fields, names
 }()
 
 // fieldComponent is the component of a field with a name in net/http's form.
-func fieldComponent(name string) (httpsig.Component, error) {
+func fieldComponent(name string) (*httpsig.Component, error) {
 	if c, ok := usualFields[name]; ok {
 		return c, nil
 	}
-	return httpsig.FieldComponent(name)
+	c, err := httpsig.FieldComponent(name)
+	return &c, err
 }
 
 // headerName returns net/http's form of a field name in lower case.

@@ -68,7 +68,8 @@ func (s *Seal) Binding() *RequestSeal { return s.binding }
 type RequestSeal struct {
 	method, path, query string
 	head                string // signature of the head of a streamed request
-	done                atomic.Pointer[requestEnd]
+	end                 requestEnd
+	done                atomic.Pointer[requestEnd] // nil or end
 }
 
 // requestEnd is what is known once the request's seal proper is there.
@@ -81,6 +82,12 @@ type requestEnd struct {
 func (e *requestEnd) fields() http.Header {
 	lines := [...]string{e.digest, e.signature}
 	return http.Header{fieldDigest: lines[:1:1], fieldSignature: lines[1:]}
+}
+
+// complete makes the request's seal proper known. It is called once.
+func (r *RequestSeal) complete(digest, signature string) {
+	r.end = requestEnd{digest, signature}
+	r.done.Store(&r.end)
 }
 
 // Complete reports whether the request's seal proper is known. Until then an
@@ -119,7 +126,7 @@ func Unverified(r *http.Request) *RequestSeal {
 		case s.Label == HeadLabel:
 			b.head = httpsig.FormatSignature(HeadLabel, s.Signature)
 		case s.Label == Label && len(digest) == 1:
-			b.done.Store(&requestEnd{digest[0], httpsig.FormatSignature(Label, s.Signature)})
+			b.complete(digest[0], httpsig.FormatSignature(Label, s.Signature))
 		}
 	}
 	if b.head != "" {

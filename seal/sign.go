@@ -43,9 +43,9 @@ func SealRequest(ctx context.Context, signer civibus.Signer, r *http.Request, bo
 	// 3. The fields, and what the answer will be bound to.
 	signed.set(r.Header)
 	b := &RequestSeal{method: m.Method, path: m.Path, query: m.Query}
-	b.done.Store(&requestEnd{digestField, signed.signature})
+	b.complete(digestField, signed.signature())
 	signed.seal.Digest, signed.seal.Size, signed.seal.binding = digest, int64(len(body)), b
-	return signed.seal, nil
+	return &signed.seal, nil
 }
 
 // SealResponse seals a response with a whole body: it sets fields of h. The
@@ -95,7 +95,7 @@ func SealResponse(ctx context.Context, signer civibus.Signer, h http.Header, sta
 	}
 	signed.set(h)
 	signed.seal.Digest, signed.seal.Size = digest, int64(len(body))
-	return signed.seal, nil
+	return &signed.seal, nil
 }
 
 // bodiless reports whether a response never has a body.
@@ -161,13 +161,15 @@ type stamp struct {
 
 // sealed is a signature with the fields that carry it.
 type sealed struct {
-	input, signature string
-	seal             *Seal
+	lines [2]string // Signature-Input, Signature
+	seal  Seal
 }
 
+func (s *sealed) input() string     { return s.lines[0] }
+func (s *sealed) signature() string { return s.lines[1] }
+
 func (s *sealed) set(h http.Header) {
-	lines := [...]string{s.input, s.signature}
-	h[fieldInput], h[fieldSignature] = lines[:1:1], lines[1:]
+	h[fieldInput], h[fieldSignature] = s.lines[:1:1], s.lines[1:]
 }
 
 // sign signs m over list.
@@ -198,7 +200,7 @@ func (s *stamp) sign(ctx context.Context, signer civibus.Signer, m *httpsig.Mess
 	if err != nil {
 		return nil, fmt.Errorf("sign with key %s: %w", key.ID, err)
 	}
-	return &sealed{input: field, signature: httpsig.FormatSignature(s.label, sig), seal: &Seal{
+	return &sealed{lines: [2]string{field, httpsig.FormatSignature(s.label, sig)}, seal: Seal{
 		Base: base, Signature: sig, KeyID: key.ID, Created: time.Unix(p.Created, 0), Nonce: s.nonce,
 	}}, nil
 }

@@ -65,14 +65,14 @@ func SealRequestStream(ctx context.Context, signer civibus.Signer, r *http.Reque
 	s := stamp{label: HeadLabel, created: now, nonce: newNonce()}
 	head, err := s.sign(ctx, signer, m, list)
 	if err == nil {
-		err = fitsTrailer(head.input)
+		err = fitsTrailer(head.input())
 	}
 	if err != nil {
 		return nil, fault(civibus.ConsumerGateway, civibus.FaultBadRequest, err, "the request cannot be sealed: %v", err)
 	}
 	head.set(r.Header)
 	head.seal.Head = true
-	p := &Pending{head: head.seal, binding: &RequestSeal{method: m.Method, path: m.Path, query: m.Query, head: head.signature}}
+	p := &Pending{head: &head.seal, binding: &RequestSeal{method: m.Method, path: m.Path, query: m.Query, head: head.signature()}}
 	head.seal.binding = p.binding
 	// 2. The body, and the seal proper at its end.
 	trailer := http.Header{fieldDigest: nil, fieldInput: nil, fieldSignature: nil}
@@ -87,8 +87,8 @@ func SealRequestStream(ctx context.Context, signer civibus.Signer, r *http.Reque
 		trailer[fieldDigest] = m.Trailer[fieldDigest]
 		signed.set(trailer)
 		signed.seal.Digest, signed.seal.Size, signed.seal.binding = digest, size, p.binding
-		p.binding.done.Store(&requestEnd{m.Trailer[fieldDigest][0], signed.signature})
-		p.done.Store(signed.seal)
+		p.binding.complete(m.Trailer[fieldDigest][0], signed.signature())
+		p.done.Store(&signed.seal)
 		return nil
 	}}
 	return p, nil
@@ -193,7 +193,7 @@ func NewResponseStream(ctx context.Context, signer civibus.Signer, w http.Respon
 		head, err = s.sign(ctx, signer, m, list)
 	}
 	if err == nil {
-		err = fitsTrailer(head.input)
+		err = fitsTrailer(head.input())
 	}
 	if err != nil {
 		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, err, "the response cannot be sealed: %v", err)
@@ -203,7 +203,7 @@ func NewResponseStream(ctx context.Context, signer civibus.Signer, w http.Respon
 	h[fieldTrailer] = []string{trailerNames}
 	w.WriteHeader(status)
 	s.label = Label
-	return &ResponseStream{ctx: ctx, w: w, signer: signer, req: req, m: m, s: s, sum: sha256.New(), length: length, head: head.seal}, nil
+	return &ResponseStream{ctx: ctx, w: w, signer: signer, req: req, m: m, s: s, sum: sha256.New(), length: length, head: &head.seal}, nil
 }
 
 // Write sends a part of the body.
@@ -252,7 +252,7 @@ func (s *ResponseStream) Close() error {
 	h[fieldDigest] = s.m.Trailer[fieldDigest]
 	signed.set(h)
 	signed.seal.Digest, signed.seal.Size = digest, s.size
-	s.done.Store(signed.seal)
+	s.done.Store(&signed.seal)
 	return nil
 }
 

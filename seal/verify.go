@@ -103,7 +103,7 @@ func (v *Verifier) Request(r *http.Request) (*Verified, error) {
 	if c.streamed {
 		out.binding.head = httpsig.FormatSignature(HeadLabel, c.now.seal.Signature)
 	} else {
-		out.binding.done.Store(&requestEnd{c.digestField, httpsig.FormatSignature(Label, c.now.seal.Signature)})
+		out.binding.complete(c.digestField, httpsig.FormatSignature(Label, c.now.seal.Signature))
 	}
 	if err := c.read(out, r.Body, r.ContentLength, false); err != nil {
 		return nil, err

@@ -120,7 +120,7 @@ func (c Component) Trailer() bool { return c.flags&flagTR != 0 }
 
 // same reports whether two identifiers name the same component: parameters
 // count, their order does not (RFC 9421 section 2).
-func (c Component) same(o Component) bool {
+func (c *Component) same(o *Component) bool {
 	return c.name == o.name && c.flags == o.flags && c.value == o.value
 }
 

@@ -152,7 +152,7 @@ func unique(components []Component) error {
 	}
 	for i := range components {
 		for j := range i {
-			if components[i].same(components[j]) {
+			if components[i].same(&components[j]) {
 				return fmt.Errorf("component %s is covered twice", components[i].id)
 			}
 		}
