@@ -37,7 +37,8 @@ type Upstream struct {
 	// Service is the service's identifier in the registry.
 	Service civibus.ServiceID
 	// URL is the base to which the service path is appended, http or https,
-	// without query. One slash is dropped where both have one.
+	// without query, its host name in ASCII. One slash is dropped where both have
+	// one.
 	URL string
 	// Handler answers in this process instead: an adapter of link/.
 	Handler http.Handler

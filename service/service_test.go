@@ -267,6 +267,7 @@ func TestNoUpstreamAndBadConfiguration(t *testing.T) {
 		{service.Upstream{URL: "http://x/?a=b"}, "no query"},
 		{service.Upstream{URL: "http://x/#b"}, "no query"},
 		{service.Upstream{URL: "http://x:bad port/"}, "URL"},
+		{service.Upstream{URL: "http://bücher.example/"}, "xn--"},
 		{service.Upstream{URL: "https://x", CA: "/no/such/file"}, "CA file"},
 		{service.Upstream{URL: "https://x", CA: key}, "no PEM certificate"},
 		{service.Upstream{URL: "https://x", ClientKey: key}, "or neither"},
