@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"io"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/h1serve"
 	"github.com/civibus/civibus/internal/httpd"
 )
 
@@ -73,7 +72,6 @@ func NewServer(config ServerConfig) (*Server, error) {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	setDefault(&config.MaxConnsPerPeer, 512)
-	setDefault(&config.StallTimeout, 30*time.Second)
 	metrics, err := newServerMetrics(config.Metrics)
 	if err != nil {
 		return nil, err
@@ -87,7 +85,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		MaxConns:       config.MaxConns,
 		TLS:            ServerTLS(config.View, config.Certificate),
 		Connected:      s.connected,
-		ErrorLog:       log.New(errorLog{s}, "", 0),
+		Complain:       s.complain,
 	})
 	return s, nil
 }
@@ -142,11 +140,8 @@ func (s *Server) guard(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusServiceUnavailable, refusedBusy)
 		return
 	}
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &stallBody{ReadCloser: r.Body, control: http.NewResponseController(w), stall: s.config.StallTimeout}
-	}
-	// The peer goes by the connection, not by a copy of the request: net/http
-	// fills in trailers on the request that it made.
+	// The peer goes by the connection, not by a copy of the request: trailers are
+	// filled in on the request as it was made.
 	conn.peer.Store(&peer)
 	s.config.Handler.ServeHTTP(w, r)
 }
@@ -204,32 +199,10 @@ func (s *Server) closed(conn *serverConn) {
 	}
 }
 
-// stallBody bounds the wait for each piece of a request body.
-type stallBody struct {
-	io.ReadCloser
-	control *http.ResponseController
-	stall   time.Duration
-}
-
-// Read reads within the stall timeout.
-func (b *stallBody) Read(p []byte) (int, error) {
-	if err := b.control.SetReadDeadline(time.Now().Add(b.stall)); err != nil {
-		return 0, err
+// complain counts and logs connections that fail, mostly in their handshakes.
+func (s *Server) complain(event h1serve.Event, remote string, err error) {
+	if event == h1serve.Handshake {
+		s.metrics.refused.WithLabelValues("handshake").Inc()
 	}
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		// What follows on the connection has net/http's own deadlines.
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
-	return n, err
-}
-
-// errorLog turns net/http's log lines, mostly failed handshakes, into ours.
-type errorLog struct{ server *Server }
-
-// Write takes one line.
-func (e errorLog) Write(line []byte) (int, error) {
-	e.server.metrics.refused.WithLabelValues("handshake").Inc()
-	e.server.config.Logger.Warn("connection of another body failed", "detail", string(line))
-	return len(line), nil
+	s.config.Logger.Warn("connection of another body failed", "at", string(event), "remote", remote, "err", err)
 }

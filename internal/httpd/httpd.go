@@ -1,21 +1,25 @@
 // Package httpd makes the HTTP servers of a node, towards the body's own systems
-// and towards other bodies, with the limits that net/http leaves open.
+// and towards other bodies: internal/h1serve with TLS, a bound on connections and
+// writes that do not hang.
 //
 // Trust: an attacker who can connect can at most hold connections and the
 // memory of their buffers: heads are bounded in size and time, idle connections
-// end, and a reader that takes nothing is cut off. Bodies have no limit of size
-// here; who reads them bounds their progress.
+// end, and a client that takes nothing of an answer or sends nothing of a body is
+// cut off. Bodies have no limit of size here.
 package httpd
 
 import (
 	"context"
 	"crypto/tls"
-	"log"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/civibus/civibus/internal/h1serve"
 )
 
 // Options are a server's limits. Zero values mean the defaults.
@@ -24,7 +28,8 @@ type Options struct {
 	HeaderTimeout time.Duration
 	// IdleTimeout closes unused connections. Default 120 s.
 	IdleTimeout time.Duration
-	// StallTimeout bounds how long a client may take nothing of an answer. Default 30 s.
+	// StallTimeout bounds how long a client may take nothing of an answer, or send
+	// nothing of a body. Default 30 s.
 	StallTimeout time.Duration
 	// MaxHeaderBytes bounds a request's head. Default 64 KiB.
 	MaxHeaderBytes int
@@ -36,10 +41,11 @@ type Options struct {
 	// The context that it returns is that of the connection's requests; closed is
 	// called once, when the connection is closed.
 	Connected func(context.Context) (ctx context.Context, closed func())
-	// Logger gets what net/http complains about. Default: none.
+	// Logger gets what goes wrong with connections. Default: none.
 	Logger *slog.Logger
-	// ErrorLog gets the same instead, a line each. Default: Logger, as details.
-	ErrorLog *log.Logger
+	// Complain gets the same instead. Default: Logger gets it; what clients may do
+	// as details.
+	Complain func(event h1serve.Event, remote string, err error)
 }
 
 // CertificateTLS shows one certificate. Client certificates are asked for, not
@@ -62,8 +68,15 @@ func (o *Options) defaults() {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.ErrorLog == nil {
-		o.ErrorLog = slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug)
+	if o.Complain == nil {
+		log := o.Logger
+		o.Complain = func(event h1serve.Event, remote string, err error) {
+			level := slog.LevelDebug
+			if event == h1serve.Panic {
+				level = slog.LevelError
+			}
+			log.Log(context.Background(), level, "connection failed", "at", string(event), "remote", remote, "err", err)
+		}
 	}
 }
 
@@ -77,31 +90,30 @@ func setDefault[T comparable](v *T, to T) {
 // Server is a hardened HTTP/1.1 server.
 type Server struct {
 	options Options
-	http    *http.Server
+	http    *h1serve.Server
 }
 
 // New makes a server for a handler.
 func New(handler http.Handler, o Options) *Server {
 	o.defaults()
-	s := &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: o.HeaderTimeout,
-		IdleTimeout:       o.IdleTimeout,
-		MaxHeaderBytes:    o.MaxHeaderBytes,
-		ErrorLog:          o.ErrorLog,
-		Protocols:         new(http.Protocols),
-	}
-	s.Protocols.SetHTTP1(true)
-	if o.Connected != nil {
-		s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+	return &Server{options: o, http: h1serve.New(h1serve.Options{
+		Handler:      handler,
+		HeadTimeout:  o.HeaderTimeout,
+		IdleTimeout:  o.IdleTimeout,
+		StallTimeout: o.StallTimeout,
+		MaxHeadBytes: o.MaxHeaderBytes,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if o.Connected == nil {
+				return ctx
+			}
 			if t, ok := c.(*tls.Conn); ok {
 				c = t.NetConn()
 			}
 			ctx, c.(*conn).closed = o.Connected(ctx)
 			return ctx
-		}
-	}
-	return &Server{options: o, http: s}
+		},
+		Complain: o.Complain,
+	})}
 }
 
 // Serve accepts connections until Shutdown or Close and then returns nil.
@@ -110,10 +122,7 @@ func (s *Server) Serve(l net.Listener) error {
 	if s.options.TLS != nil {
 		l = tls.NewListener(l, s.options.TLS)
 	}
-	if err := s.http.Serve(l); err != http.ErrServerClosed {
-		return err
-	}
-	return nil
+	return s.http.Serve(l)
 }
 
 // Shutdown stops accepting and lets the requests under way end.
@@ -158,14 +167,41 @@ type conn struct {
 	listener *listener
 	closed   func() // nil: nobody wants to know
 	once     sync.Once
+	until    atomic.Int64 // the write deadline, in Unix nanoseconds; 0: not known
 }
 
-// Write writes within the stall timeout.
+// Write writes within the stall timeout, or up to a quarter more: a deadline
+// that has as much left is not set anew.
 func (c *conn) Write(p []byte) (int, error) {
-	if err := c.SetWriteDeadline(time.Now().Add(c.listener.stall)); err != nil {
-		return 0, err
+	now := time.Now()
+	if c.until.Load() < now.Add(c.listener.stall).UnixNano() {
+		until := now.Add(c.listener.stall + c.listener.stall/4)
+		if err := c.Conn.SetWriteDeadline(until); err != nil {
+			return 0, err
+		}
+		c.until.Store(until.UnixNano())
 	}
 	return c.Conn.Write(p)
+}
+
+// SetWriteDeadline sets a deadline until the next write.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.until.Store(0)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline sets both deadlines, that of writes until the next write.
+func (c *conn) SetDeadline(t time.Time) error {
+	c.until.Store(0)
+	return c.Conn.SetDeadline(t)
+}
+
+// CloseWrite tells the client that nothing more comes.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 // Close frees the connection's slot, once.

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/h1serve"
 	"github.com/civibus/civibus/internal/httpd"
 	"github.com/civibus/civibus/keys"
 )
@@ -122,7 +123,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-func TestTLSAsksForACertificate(t *testing.T) {
+// certificate makes a certificate that serves both sides.
+func certificate(t *testing.T) *tls.Certificate {
+	t.Helper()
 	k, err := keys.Generate(civibus.TransportKey, civibus.Ed25519)
 	if err != nil {
 		t.Fatal(err)
@@ -131,10 +134,15 @@ func TestTLSAsksForACertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certificate, err := keys.TLSCertificate(k, der)
+	c, err := keys.TLSCertificate(k, der)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+func TestTLSAsksForACertificate(t *testing.T) {
+	certificate := certificate(t)
 	address := start(t, func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TLS.PeerCertificates) == 1 {
 			_, _ = io.WriteString(w, "shown")
@@ -152,5 +160,57 @@ func TestTLSAsksForACertificate(t *testing.T) {
 		if string(body) != want {
 			t.Errorf("%q, want %q", body, want)
 		}
+	}
+}
+
+// TestTLSClientThatGoesAway holds that a long call over TLS learns of it, and
+// that a connection that was watched goes on working.
+func TestTLSClientThatGoesAway(t *testing.T) {
+	calls, release := make(chan context.Context), make(chan struct{})
+	address := start(t, func(_ http.ResponseWriter, r *http.Request) {
+		calls <- r.Context()
+		select {
+		case <-r.Context().Done():
+		case <-release:
+		}
+	}, httpd.Options{TLS: httpd.CertificateTLS(*certificate(t))})
+	open := func() net.Conn {
+		return tls.Client(dial(t, address), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // the test's own server
+	}
+	const get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+	stays, goes := open(), open()
+	_, _ = io.WriteString(stays, get)
+	staying := <-calls
+	_, _ = io.WriteString(goes, get)
+	going := <-calls
+	_ = goes.Close()
+	<-going.Done()
+	if staying.Err() != nil {
+		t.Error("the call of the client that stays ended too")
+	}
+	close(release)
+	for range 2 {
+		answer := make([]byte, 15)
+		if _, err := io.ReadFull(stays, answer); err != nil || string(answer) != "HTTP/1.1 200 OK" {
+			t.Errorf("%q %v", answer, err)
+		}
+		if _, err := stays.Read(make([]byte, 1024)); err != nil {
+			t.Error(err)
+		}
+		_, _ = io.WriteString(stays, get)
+		<-calls
+	}
+}
+
+func TestPlainHTTPToTLSIsTold(t *testing.T) {
+	told := make(chan h1serve.Event, 1)
+	address := start(t, ok, httpd.Options{TLS: httpd.CertificateTLS(*certificate(t)), Complain: func(e h1serve.Event, _ string, _ error) { told <- e }})
+	c := dial(t, address)
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "HTTPS server") {
+		t.Errorf("%q %v", answer, err)
+	}
+	if e := <-told; e != h1serve.Handshake {
+		t.Error(e)
 	}
 }
