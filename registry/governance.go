@@ -160,35 +160,41 @@ func (x *txn) make(c *registrypb.Change) ([]record, *refusal) {
 	return nil, refuse(InvalidField, "the change is of an unknown kind")
 }
 
-// decide closes the proposals that are decided: those that were voted on, those
-// whose deadline has come, and all of them if the electorate changed. Whatever
-// passes is executed at once, so that the next one is decided by the electorate
-// that it leaves.
+// decide closes the proposals that are decided, in the order of their ids, again
+// until none is: those that were voted on, those whose deadline has come, and all
+// of them once the electorate has changed. Whatever passes is executed at once, so
+// that the next one is decided by the electorate that it leaves.
 func (b *blockRun) decide() error {
-	for {
-		var due []*Proposal
+	everything := b.electorate
+	for b.state.open.Len() > 0 {
+		var open []*Proposal
 		b.state.open.Scan(func(key string, _ struct{}) bool {
-			p, ok := b.state.proposals.Get(key)
-			if ok && (b.electorate || b.votedOn[p.ID] || !b.now.Before(p.Deadline)) {
-				due = append(due, p)
+			if p, ok := b.state.proposals.Get(key); ok {
+				open = append(open, p)
 			}
 			return true
 		})
-		b.electorate = false
-		clear(b.votedOn)
-		all := b.state.allVotes()
-		for _, p := range due {
+		changed, counted, all := false, false, uint64(0)
+		for _, p := range open {
+			if !everything && !b.votedOn[p.ID] && b.now.Before(p.Deadline) {
+				continue
+			}
+			if !counted {
+				counted, all = true, b.state.allVotes()
+			}
+			b.electorate = false
 			if err := b.close(p, all); err != nil {
 				return err
 			}
 			if b.electorate {
-				all = b.state.allVotes()
+				everything, changed, counted = true, true, false
 			}
 		}
-		if !b.electorate {
+		if !changed {
 			return nil
 		}
 	}
+	return nil
 }
 
 // close closes a proposal if it is decided, and executes it if it passed. all is

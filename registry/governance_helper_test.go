@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry"
@@ -154,4 +155,91 @@ func (w *world) refusedIn(code registry.Code, s *testSigner, body any) {
 	if b := w.block(w.tx(s, body)); b.Results[0].Code != code {
 		w.t.Errorf("got %s (%s), want %s", b.Results[0].Code, b.Results[0].Reason, code)
 	}
+}
+
+// quickGenesis has rules under which proposals are decided within a few blocks.
+func quickGenesis() *registry.Genesis {
+	g := testGenesis()
+	for i, k := range registry.ProposalKinds() {
+		g.Rules = append(g.Rules, registry.GenesisRule{Kind: k.String(), Quorum: uint32(200 + 50*i), Threshold: 501 + uint32(20*i), PeriodSeconds: uint32(1 + i%5)})
+	}
+	return g
+}
+
+// drawNetworkBody makes a transaction of protocol 1.
+func drawNetworkBody(t *rapid.T, v *registry.View) any {
+	memberID := rapid.SampledFrom([]string{idA, idB, idC, "TEST/GOV/D", "TEST/GOV/E"})
+	validator := rapid.SampledFrom([]string{"A/validator", "B/validator", "C/validator", "D/validator", "k1"})
+	switch rapid.IntRange(0, 10).Draw(t, "kind") {
+	case 0, 1, 2:
+		return &registrypb.Propose{Change: drawChange(t, v), NoVote: rapid.Bool().Draw(t, "no vote")}
+	case 3, 4, 5:
+		if open, _ := v.OpenProposals("", 0); len(open) > 0 {
+			return vote(rapid.SampledFrom(open).Draw(t, "proposal").ID, rapid.IntRange(0, 3).Draw(t, "yes") > 0)
+		}
+		return vote(1, true)
+	case 6:
+		return &registrypb.WithdrawProposal{Proposal: rapid.Uint64Range(1, 9).Draw(t, "proposal")}
+	case 7:
+		d := &registrypb.Delegate{Root: memberID.Draw(t, "root"), To: memberID.Draw(t, "to"), Directory: rapid.Bool().Draw(t, "directory"), Keys: true, Catalogue: true}
+		if rapid.Bool().Draw(t, "revoke") {
+			return &registrypb.RevokeDelegation{Root: d.Root, To: d.To}
+		}
+		return d
+	case 8:
+		m, h := memberID.Draw(t, "member"), memberID.Draw(t, "host")
+		switch rapid.IntRange(0, 2).Draw(t, "host") {
+		case 0:
+			return &registrypb.SetHost{Member: m}
+		case 1:
+			return &registrypb.AcceptHost{Member: m, Host: h}
+		}
+		return &registrypb.SetHost{Member: m, Host: h}
+	case 9:
+		if rapid.IntRange(0, 5).Draw(t, "leave") == 0 {
+			return &registrypb.Leave{}
+		}
+		return &registrypb.SetNodes{Member: memberID.Draw(t, "member"), Nodes: []*registrypb.NodeAddress{node(rapid.SampledFrom([]string{"A", "B"}).Draw(t, "node"))}}
+	}
+	return &registrypb.MoveVotingPower{From: keyIDBytes(validator.Draw(t, "from")), To: keyIDBytes(validator.Draw(t, "to"))}
+}
+
+func drawChange(t *rapid.T, v *registry.View) *registrypb.Change {
+	id := rapid.SampledFrom([]string{idA, idB, idC, "TEST/GOV/D"}).Draw(t, "member")
+	validator := rapid.SampledFrom([]string{"A/validator", "B/validator", "C/validator", "D/validator"})
+	switch rapid.SampledFrom(registry.ProposalKinds()).Draw(t, "kind") {
+	case registry.KindAdmitMember:
+		return changeOf(newcomer("D"))
+	case registry.KindSuspendMember:
+		return changeOf(&registrypb.SuspendMember{Id: id})
+	case registry.KindReinstateMember:
+		return changeOf(&registrypb.ReinstateMember{Id: id})
+	case registry.KindRemoveMember:
+		return changeOf(&registrypb.RemoveMember{Id: id})
+	case registry.KindSetVotes:
+		return changeOf(&registrypb.SetVotes{Member: id, Votes: rapid.Uint32Range(0, 3).Draw(t, "votes")})
+	case registry.KindSetValidators:
+		return changeOf(setPowers(powerOf(validator.Draw(t, "key"), rapid.Uint64Range(0, 2).Draw(t, "power"))))
+	case registry.KindSetParams:
+		return changeOf(&registrypb.SetParams{BlockShare: rapid.Uint32Range(0, 3).Draw(t, "share")})
+	case registry.KindSetGroup:
+		return changeOf(&registrypb.SetGroup{Id: "global/g", Title: rapid.SampledFrom([]string{"One", "Two"}).Draw(t, "title")})
+	case registry.KindSetGroupMember:
+		return changeOf(&registrypb.SetGroupMember{Group: "global/g", Client: id, Member: rapid.Bool().Draw(t, "in")})
+	case registry.KindPlanUpgrade:
+		return changeOf(&registrypb.PlanUpgrade{Name: "v9", Height: v.Height() + 1000})
+	case registry.KindCancelUpgrade:
+		return changeOf(&registrypb.CancelUpgrade{Name: "v9"})
+	}
+	return changeOf(revokeNow(validator.Draw(t, "key")))
+}
+
+// drawEvidence is evidence now and then.
+func drawEvidence(t *rapid.T) []registry.Misbehaviour {
+	if rapid.IntRange(0, 9).Draw(t, "evidence") > 0 {
+		return nil
+	}
+	return []registry.Misbehaviour{{
+		Address: addressOf(rapid.SampledFrom([]string{"A/validator", "B/validator", "k1"}).Draw(t, "validator")), Height: rapid.Uint64Range(1, 3).Draw(t, "at"),
+	}}
 }

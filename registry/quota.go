@@ -18,22 +18,22 @@ func (x *txn) withinQuota(records []record) *refusal {
 	if x.params.Protocol == 0 || x.voted {
 		return nil
 	}
-	more := make(map[civibus.MemberID]uint64, 2)
+	var sum uint64
 	for _, r := range records {
 		owner, n := x.newUnits(r)
 		if owner.IsZero() {
 			continue
 		}
-		more[owner] += n
-		if r := x.mustFit(owner, more[owner]); r != nil {
+		sum += n
+		if r := x.mustFit(owner, sum); r != nil {
 			return r
 		}
 	}
 	return nil
 }
 
-// mustFit checks the quota of a member and of those above it. A transaction that
-// makes records of several owners is checked for each of them alone; it makes few.
+// mustFit checks the quota of a member and of those above it. What one transaction
+// makes is as a rule one owner's, and never much.
 func (x *txn) mustFit(owner civibus.MemberID, n uint64) *refusal {
 	for range maxDepth {
 		key := owner.String()

@@ -41,6 +41,9 @@ func drawBody(t *rapid.T, v *registry.View) (*testSigner, any) {
 	height := func() uint64 {
 		return rapid.SampledFrom([]uint64{0, 0, v.Height() + 2, v.Height() + 5}).Draw(t, "height")
 	}
+	if rapid.IntRange(0, 2).Draw(t, "of the network") == 0 {
+		return admin, drawNetworkBody(t, v)
+	}
 	switch rapid.IntRange(0, 14).Draw(t, "kind") {
 	case 0:
 		return admin, setMember(memberID.Draw(t, "id"), name.Draw(t, "name"), rapid.SampledFrom([]string{"", idA, idB, "TEST/GOV/D"}).Draw(t, "parent"))
@@ -95,10 +98,12 @@ func drawBody(t *rapid.T, v *registry.View) (*testSigner, any) {
 func TestReplicas(t *testing.T) {
 	accepted := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		w := newWorld(t)
+		g := quickGenesis()
+		g.MemberQuota = rapid.Uint64Range(100, 120).Draw(rt, "quota")
+		w := newWorldOf(t, g)
 		store := registry.NewMemoryStore()
 		second := must(registry.Open(store))
-		if hash, err := second.Init(testGenesis()); err != nil || hash != w.m.AppHash() {
+		if hash, err := second.Init(g); err != nil || hash != w.m.AppHash() {
 			rt.Fatalf("genesis: %v", err)
 		}
 		type snapshot struct {
@@ -119,13 +124,14 @@ func TestReplicas(t *testing.T) {
 			for _, e := range block {
 				w.m.Check(e)
 			}
+			w.evidence = drawEvidence(rt)
 			first := w.block(block...)
 			if rapid.IntRange(0, 3).Draw(rt, "twice") == 0 {
 				if _, err := second.Execute(second.Height()+1, w.now, block[:len(block)/2], nil); err != nil {
 					rt.Fatalf("%v", err)
 				}
 			}
-			got, err := second.Execute(second.Height()+1, w.now, block, nil)
+			got, err := second.Execute(second.Height()+1, w.now, block, w.evidence)
 			if err != nil {
 				rt.Fatalf("%v", err)
 			}
@@ -144,6 +150,11 @@ func TestReplicas(t *testing.T) {
 					rt.Fatalf("height %d: an envelope was accepted twice", w.m.Height())
 				}
 				done = append(done, block[i])
+			}
+			for _, code := range []string{"A", "B", "C", "D", "E"} {
+				if got, want := second.View().Usage(member(code)), w.view().Usage(member(code)); got != want {
+					rt.Fatalf("height %d: %s has %d records here, %d there", w.m.Height(), code, got, want)
+				}
 			}
 			history = append(history, snapshot{w.view(), dump(t, w.view())})
 			switch rapid.IntRange(0, 5).Draw(rt, "restart") {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -182,11 +183,19 @@ func (v *View) Upgrades(after string, limit int) (items []Upgrade, next string) 
 	return page(v.state.upgrades, "", after, limit)
 }
 
+// upgrades names the upgrades that this build is made for and those before it, but
+// for the protocols, separated by commas. A name stays for as long as there are
+// ledgers to be replayed through it. Builds for trials add theirs by
+// -ldflags "-X github.com/civibus/civibus/registry.upgrades=NAME".
+var upgrades = ""
+
 // KnowsUpgrade reports whether this software can go on after the upgrade of that
 // name: the protocols up to its own, and the names of its build.
 func KnowsUpgrade(name string) bool {
-	n, ok := upgradeProtocol(name)
-	return ok && n <= Protocol
+	if n, ok := upgradeProtocol(name); ok {
+		return n <= Protocol
+	}
+	return name != "" && slices.Contains(strings.Split(upgrades, ","), name)
 }
 
 // upgradeProtocol returns the protocol to which an upgrade leads, if its name is
