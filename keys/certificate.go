@@ -9,10 +9,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
-	"os"
 	"strings"
 	"time"
 
@@ -90,17 +88,9 @@ func WriteCertificate(path string, der []byte) error {
 
 // OpenCertificate reads the first certificate of a PEM file.
 func OpenCertificate(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	raw, err := readCertificates(path)
 	if err != nil {
-		return nil, fmt.Errorf("open certificate: %w", err)
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, fmt.Errorf("open certificate: %w", err)
-	}
-	if len(raw) > maxFile {
-		return nil, fmt.Errorf("open certificate %s: it has more than %d bytes", path, maxFile)
+		return nil, err
 	}
 	block, _ := pem.Decode(raw)
 	if block == nil || block.Type != "CERTIFICATE" {

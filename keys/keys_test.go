@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -41,7 +42,8 @@ func generate(t *testing.T, purpose civibus.Purpose, algorithm civibus.Algorithm
 }
 
 func TestKeySignsAfterItsFileIsOpenedAgain(t *testing.T) {
-	for _, algorithm := range both {
+	sizes := map[civibus.Algorithm]int{civibus.Ed25519: 64, civibus.ECDSAP256SHA256: 64, civibus.MLDSA44: 2420, civibus.MLDSA65: 3309, civibus.MLDSA87: 4627}
+	for algorithm, size := range sizes {
 		k := generate(t, civibus.SealKey, algorithm)
 		path := filepath.Join(t.TempDir(), k.FileName(now))
 		if err := k.Write(path); err != nil {
@@ -58,7 +60,7 @@ func TestKeySignsAfterItsFileIsOpenedAgain(t *testing.T) {
 			t.Errorf("opened %v, wrote %v", opened, k)
 		}
 		signature, err := opened.Sign(context.Background(), []byte("message"))
-		if err != nil || len(signature) != 64 {
+		if err != nil || len(signature) != size {
 			t.Fatalf("signature of %d bytes, error %v", len(signature), err)
 		}
 		if !k.Key().Verify([]byte("message"), signature) || k.Key().Verify([]byte("massage"), signature) {
@@ -71,7 +73,7 @@ func TestGenerateRefuses(t *testing.T) {
 	for _, c := range []struct {
 		purpose   civibus.Purpose
 		algorithm civibus.Algorithm
-	}{{0, civibus.Ed25519}, {99, civibus.Ed25519}, {civibus.SealKey, "rsa"}, {civibus.LogKey, civibus.ECDSAP256SHA256}, {civibus.ValidatorKey, civibus.ECDSAP256SHA256}, {civibus.WitnessKey, civibus.ECDSAP256SHA256}} {
+	}{{0, civibus.Ed25519}, {99, civibus.Ed25519}, {civibus.SealKey, "rsa"}, {civibus.LogKey, civibus.ECDSAP256SHA256}, {civibus.ValidatorKey, civibus.ECDSAP256SHA256}, {civibus.WitnessKey, civibus.ECDSAP256SHA256}, {civibus.TransportKey, civibus.MLDSA44}, {civibus.AdminKey, civibus.MLDSA65}, {civibus.ValidatorKey, civibus.MLDSA65}, {civibus.LogKey, civibus.MLDSA65}, {civibus.WitnessKey, civibus.MLDSA87}} {
 		if _, err := keys.Generate(c.purpose, c.algorithm); err == nil {
 			t.Errorf("a %v key of %q was made", c.purpose, c.algorithm)
 		}
@@ -148,7 +150,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"unknown purpose", "house-x.pem", text, 0o600, "PURPOSE-ANYTHING.pem"},
 		{"empty", "seal-d.pem", nil, 0o600, "no PEM block"},
 		{"not PKCS#8", "seal-e.pem", block("EC PRIVATE KEY", []byte("x")), 0o600, "openssl pkcs8"},
-		{"encrypted", "seal-f.pem", block("ENCRYPTED PRIVATE KEY", []byte("x")), 0o600, "decrypt it"},
+		{"encrypted", "seal-f.pem", block("ENCRYPTED PRIVATE KEY", []byte("x")), 0o600, "no passphrase"},
 		{"garbage in the block", "seal-g.pem", block("PRIVATE KEY", []byte("secret garbage")), 0o600, "not a PKCS#8"},
 		{"RSA", "seal-h.pem", block("PRIVATE KEY", rsaDER), 0o600, "Ed25519 or ECDSA"},
 		{"two keys", "seal-i.pem", append(bytes.Clone(text), text...), 0o600, "more than one"},
@@ -195,9 +197,54 @@ func ecdsaFile(t *testing.T) []byte {
 // TestNothingPrintsASecret prints keys in every way there is and looks for the
 // private bytes in every spelling.
 func TestNothingPrintsASecret(t *testing.T) {
-	ring, err := keys.CreateRing(t.TempDir())
+	held, path := passphraseFile(t, phraseA)
+	ring, err := keys.CreateRing(t.TempDir(), keys.WithPassphrase(held))
 	if err != nil {
 		t.Fatal(err)
+	}
+	printed := func(v any) string {
+		var out bytes.Buffer
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
+		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v)
+		if j, err := json.Marshal(v); err == nil {
+			out.Write(j)
+		}
+		return out.String()
+	}
+	spellings := func(secret []byte) []string {
+		return []string{
+			string(secret), hex.EncodeToString(secret), strings.ToUpper(hex.EncodeToString(secret)), strings.Trim(fmt.Sprint(secret), "[]"),
+			fmt.Sprintf("%q", secret)[1:20], base64.StdEncoding.EncodeToString(secret)[:20],
+		}
+	}
+	// The passphrase, and errors about it and about keys under another one.
+	_, wrong := keys.OpenRing(encrypted(t, phraseB), keys.WithPassphrase(held))
+	_, missing := keys.OpenRing(encrypted(t, phraseB))
+	out := printed(held) + printed(ring) + printed(ring.Warnings(now)) + printed(ring.List()) + printed(wrong) + printed(missing)
+	for _, phrase := range []string{phraseA, phraseB} {
+		for _, spelling := range spellings([]byte(phrase)) {
+			if strings.Contains(out, spelling) {
+				t.Errorf("the passphrase is printed as %.20q...", spelling)
+			}
+		}
+	}
+	if !strings.Contains(out, path) {
+		t.Error("the passphrase's file is not printed: the test prints nothing useful")
+	}
+	for _, purpose := range []civibus.Algorithm{civibus.MLDSA44, civibus.MLDSA65, civibus.MLDSA87} {
+		k, err := ring.Create(civibus.SealKey, purpose, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := printed(k) + printed(*k) + printed(k.Signer()) + printed(ring) + printed(ring.List())
+		for _, spelling := range spellings(seed(t, k)) {
+			if strings.Contains(out, spelling) {
+				t.Errorf("%s: the seed is printed as %.20q...", purpose, spelling)
+			}
+		}
 	}
 	for _, algorithm := range both {
 		k, der, err := ring.CreateTransport(member, []string{"gw.example:443"}, algorithm, now)
@@ -209,29 +256,45 @@ func TestNothingPrintsASecret(t *testing.T) {
 			t.Fatal(err)
 		}
 		secret := privateBytes(t, k)
-		var out bytes.Buffer
-		for _, v := range []any{k, *k, k.Signer(), *certificate, certificate.PrivateKey, ring, []*keys.Key{k}, map[string]any{"k": k}, struct{ K *keys.Key }{k}} {
-			for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x", "%X", "%q", "%d"} {
-				fmt.Fprintf(&out, verb+"\n", v)
-			}
-			slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
-			slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v)
+		out := ""
+		for _, v := range []any{k, *k, k.Signer(), *certificate, certificate.PrivateKey, ring, ring.List(), []*keys.Key{k}, map[string]any{"k": k}, struct{ K *keys.Key }{k}} {
+			out += printed(v)
 		}
-		if j, err := json.Marshal(k); err != nil {
-			t.Error(err)
-		} else {
-			out.Write(j)
-		}
-		decimal := strings.Trim(fmt.Sprint(secret), "[]")
-		for _, spelling := range []string{string(secret), hex.EncodeToString(secret), strings.ToUpper(hex.EncodeToString(secret)), decimal, fmt.Sprintf("%q", secret)[1:20]} {
-			if strings.Contains(out.String(), spelling) {
+		for _, spelling := range spellings(secret) {
+			if strings.Contains(out, spelling) {
 				t.Errorf("%s: the private key is printed as %.20q...", algorithm, spelling)
 			}
 		}
-		if !strings.Contains(out.String(), k.Key().ID.String()) {
+		if !strings.Contains(out, k.Key().ID.String()) {
 			t.Error("the key's id is not printed: the test prints nothing useful")
 		}
 	}
+}
+
+// encrypted makes a directory with a key under a passphrase.
+func encrypted(t *testing.T, phrase string) string {
+	t.Helper()
+	dir := t.TempDir()
+	ring, err := keys.CreateRing(dir, keys.WithPassphrase(passphrase(t, phrase)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ring.Create(civibus.SealKey, civibus.Ed25519, now); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// seed reads an ML-DSA key's seed back from the key's file.
+func seed(t *testing.T, k *keys.Key) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), k.FileName(now))
+	if err := k.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(path)
+	block, _ := pem.Decode(text)
+	return block.Bytes[len(block.Bytes)-32:]
 }
 
 // privateBytes reads the secret scalar or seed back from the key's file.

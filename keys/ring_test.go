@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,6 +176,157 @@ func TestRingTLS(t *testing.T) {
 	}
 	if _, err := ring.TLS(all); err == nil || !strings.Contains(err.Error(), ".crt") {
 		t.Errorf("missing certificate: %v", err)
+	}
+}
+
+func TestSecondSignaturesAreAskedForApart(t *testing.T) {
+	ring, err := keys.CreateRing(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ring.Second(civibus.SealKey, all); err == nil || !strings.Contains(err.Error(), "no seal key") {
+		t.Errorf("no ML-DSA key: %v", err)
+	}
+	old, err := ring.Create(civibus.SealKey, civibus.Ed25519, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var second *keys.Key
+	for i, algorithm := range []civibus.Algorithm{civibus.MLDSA87, civibus.MLDSA44, civibus.MLDSA65} {
+		if second, err = ring.Create(civibus.SealKey, algorithm, now.Add(time.Duration(i)*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if signer, err := ring.For(civibus.SealKey, all); err != nil || signer.Key().ID != old.Key().ID {
+		t.Errorf("first signature by %v, error %v", signer, err)
+	}
+	signer, err := ring.Second(civibus.SealKey, all)
+	if err != nil || signer.Key().ID != second.Key().ID {
+		t.Fatalf("second signature by %v, error %v", signer, err)
+	}
+	if signature, err := signer.Sign(t.Context(), []byte("m")); err != nil || !signer.Key().Verify([]byte("m"), signature) {
+		t.Errorf("second signature: %v", err)
+	}
+	if _, err := ring.Second(civibus.SealKey, func(civibus.KeyID) bool { return false }); err == nil || !strings.Contains(err.Error(), "none of the 3") {
+		t.Errorf("none in force: %v", err)
+	}
+	if n, m := len(ring.All(civibus.SealKey)), len(ring.AllSecond(civibus.SealKey)); n != 1 || m != 3 || len(ring.List()) != 4 {
+		t.Errorf("%d and %d keys, %d in all", n, m, len(ring.List()))
+	}
+}
+
+// TestKeysOfEveryPurposeRotateUnderLoad adds and takes away keys of all purposes
+// while others sign with what is in force, and no signature fails.
+func TestKeysOfEveryPurposeRotateUnderLoad(t *testing.T) {
+	dir := t.TempDir()
+	ring, err := keys.CreateRing(dir, keys.WithPassphrase(passphrase(t, phraseA)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	purposes := []civibus.Purpose{civibus.SealKey, civibus.LogKey, civibus.TransportKey, civibus.ValidatorKey, civibus.AdminKey, civibus.WitnessKey}
+	create := func(p civibus.Purpose, when time.Time) *keys.Key {
+		if p == civibus.TransportKey {
+			k, _, err := ring.CreateTransport(member, []string{"gw.example:443"}, civibus.ECDSAP256SHA256, when)
+			if err != nil {
+				t.Error(err)
+			}
+			return k
+		}
+		k, err := ring.Create(p, civibus.Ed25519, when)
+		if err != nil {
+			t.Error(err)
+		}
+		return k
+	}
+	// The registry: each purpose's key in force.
+	var inForce [7]atomic.Value
+	for _, p := range purposes {
+		inForce[p].Store(create(p, now).Key().ID)
+	}
+	stop := make(chan struct{})
+	var group sync.WaitGroup
+	for _, p := range purposes {
+		group.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				view := inForce[p].Load().(civibus.KeyID) // of one request
+				signer, err := ring.For(p, func(id civibus.KeyID) bool { return id == view })
+				if err != nil {
+					t.Errorf("%s: %v", p, err)
+					return
+				}
+				signature, err := signer.Sign(t.Context(), []byte("m"))
+				if err != nil || signer.Key().ID != view || !signer.Key().Verify([]byte("m"), signature) {
+					t.Errorf("%s: signed with %s, in force is %s, error %v", p, signer.Key().ID, view, err)
+				}
+				if p == civibus.TransportKey {
+					if _, err := ring.TLS(func(id civibus.KeyID) bool { return id == view }); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for round := range 3 {
+		for _, p := range purposes {
+			k := create(p, now.Add(time.Duration(round+1)*time.Hour))
+			inForce[p].Store(k.Key().ID)
+		}
+	}
+	close(stop)
+	group.Wait()
+	if n := len(ring.List()); n != 4*len(purposes) {
+		t.Errorf("%d keys", n)
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	dir := t.TempDir()
+	p, path := passphraseFile(t, phraseA)
+	ring, err := keys.CreateRing(dir, keys.WithPassphrase(p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	refresh := func(when string, want bool, wantErr error) {
+		t.Helper()
+		if reloaded, err := ring.Refresh(); reloaded != want || !errors.Is(err, wantErr) {
+			t.Errorf("%s: reloaded %v, error %v", when, reloaded, err)
+		}
+		if reloaded, err := ring.Refresh(); reloaded || err != nil {
+			t.Errorf("%s, again: reloaded %v, error %v", when, reloaded, err)
+		}
+	}
+	refresh("unchanged", false, nil)
+	other, err := keys.OpenRing(dir, keys.WithPassphrase(passphrase(t, phraseA)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	added, err := other.Create(civibus.SealKey, civibus.Ed25519, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refresh("a key was added", true, nil)
+	if signer, err := ring.For(civibus.SealKey, all); err != nil || signer.Key().ID != added.Key().ID {
+		t.Errorf("after a key was added: %v", err)
+	}
+	if _, err := keys.ChangePassphrase(dir, passphrase(t, phraseA), passphrase(t, phraseB)); err != nil {
+		t.Fatal(err)
+	}
+	refresh("the passphrase was changed", false, keys.ErrPassphrase)
+	if err := os.WriteFile(path, []byte(phraseB), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refresh("its file was changed", true, nil)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	refresh("the directory is gone", false, fs.ErrNotExist)
+	if _, err := ring.For(civibus.SealKey, all); err != nil {
+		t.Errorf("the keys are forgotten: %v", err)
 	}
 }
 

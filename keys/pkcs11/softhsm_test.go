@@ -10,69 +10,19 @@ import (
 	"crypto/sha256"
 	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/keys/pkcs11"
-	"github.com/civibus/civibus/keys/secret"
+	"github.com/civibus/civibus/keys/pkcs11/softhsm"
 )
 
-const (
-	label = "civibus test"
-	pin   = "471108154711"
-)
-
-// softToken makes a token of SoftHSM in a folder of the test's own.
-type softToken struct {
-	dir, pinFile string
-	cfg          pkcs11.Config
-	now          atomic.Int64 // Unix seconds
-}
-
-func newToken(t *testing.T) *softToken {
+func open(t *testing.T, s *softhsm.Token) *pkcs11.Module {
 	t.Helper()
-	module := ""
-	for _, path := range []string{"/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/lib/pkcs11/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so"} {
-		if _, err := os.Stat(path); err == nil {
-			module = path
-			break
-		}
-	}
-	util, err := exec.LookPath("softhsm2-util")
-	if module == "" || err != nil {
-		t.Skip("SoftHSM is not installed (Debian: apt-get install softhsm2)")
-	}
-	s := &softToken{dir: filepath.Join(t.TempDir(), "tokens"), pinFile: filepath.Join(t.TempDir(), "pin")}
-	conf := filepath.Join(t.TempDir(), "softhsm2.conf")
-	write(t, conf, "directories.tokendir = "+s.dir+"\nobjectstore.backend = file\nlog.level = ERROR\n")
-	write(t, s.pinFile, pin+"\n")
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("SOFTHSM2_CONF", conf)
-	if out, err := exec.Command(util, "--init-token", "--free", "--label", label, "--pin", pin, "--so-pin", "0815").CombinedOutput(); err != nil {
-		t.Fatalf("make token: %v\n%s", err, out)
-	}
-	s.cfg = pkcs11.Config{Module: module, Token: label, PIN: secret.File(s.pinFile), Sessions: 4, Clock: func() time.Time { return time.Unix(s.now.Load(), 0) }}
-	return s
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *softToken) open(t *testing.T) *pkcs11.Module {
-	t.Helper()
-	m, err := pkcs11.Open(s.cfg)
+	m, err := pkcs11.Open(s.Config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +63,7 @@ func digest(algorithm civibus.Algorithm, message string) []byte {
 var algorithms = []civibus.Algorithm{civibus.Ed25519, civibus.ECDSAP256SHA256}
 
 func TestKeysAreMadeFoundAndSign(t *testing.T) {
-	m := newToken(t).open(t)
+	m := open(t, softhsm.New(t))
 	for _, algorithm := range algorithms {
 		k := generate(t, m, algorithm)
 		public, err := m.Find(t.Context(), k.URI())
@@ -137,21 +87,21 @@ func TestKeysAreMadeFoundAndSign(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	s := newToken(t)
-	m := s.open(t)
+	s := softhsm.New(t)
+	m := open(t, s)
 	k := generate(t, m, civibus.ECDSAP256SHA256)
 	other := generate(t, m, civibus.ECDSAP256SHA256)
 	find := func(u pkcs11.URI) error { _, err := m.Find(t.Context(), u); return err }
-	if err := find(pkcs11.URI{Token: label, ID: []byte{1}}); !errors.Is(err, pkcs11.ErrNoKey) {
+	if err := find(pkcs11.URI{Token: softhsm.Label, ID: []byte{1}}); !errors.Is(err, pkcs11.ErrNoKey) {
 		t.Errorf("another id: %v", err)
 	}
-	if err := find(pkcs11.URI{Token: label, ID: k.URI().ID, Object: "transport test"}); !errors.Is(err, pkcs11.ErrNoKey) {
-		t.Errorf("another label: %v", err)
+	if err := find(pkcs11.URI{Token: softhsm.Label, ID: k.URI().ID, Object: "transport test"}); !errors.Is(err, pkcs11.ErrNoKey) {
+		t.Errorf("another softhsm.Label: %v", err)
 	}
-	if err := find(pkcs11.URI{Token: label, ID: k.URI().ID, Object: "seal test"}); err != nil {
-		t.Errorf("the right label: %v", err)
+	if err := find(pkcs11.URI{Token: softhsm.Label, ID: k.URI().ID, Object: "seal test"}); err != nil {
+		t.Errorf("the right softhsm.Label: %v", err)
 	}
-	if err := find(pkcs11.URI{Token: "other", ID: k.URI().ID}); err == nil || !strings.Contains(err.Error(), label) {
+	if err := find(pkcs11.URI{Token: "other", ID: k.URI().ID}); err == nil || !strings.Contains(err.Error(), softhsm.Label) {
 		t.Errorf("another token: %v", err)
 	}
 	// A reference that joins one key's name and another's public half.
@@ -176,14 +126,14 @@ func TestRefusals(t *testing.T) {
 	if _, _, err := m.Generate(t.Context(), "x", civibus.MLDSA44); err == nil || !strings.Contains(err.Error(), "ecdsa") {
 		t.Errorf("generate ML-DSA: %v", err)
 	}
-	s.cfg.Module = "/nonexistent.so"
-	if _, err := pkcs11.Open(s.cfg); err == nil || !strings.Contains(err.Error(), "nonexistent") {
+	s.Config.Module = "/nonexistent.so"
+	if _, err := pkcs11.Open(s.Config); err == nil || !strings.Contains(err.Error(), "nonexistent") {
 		t.Errorf("missing module: %v", err)
 	}
 }
 
 func TestManySignAtATime(t *testing.T) {
-	m := newToken(t).open(t)
+	m := open(t, softhsm.New(t))
 	keys := []*pkcs11.Key{generate(t, m, civibus.Ed25519), generate(t, m, civibus.ECDSAP256SHA256)}
 	var group sync.WaitGroup
 	for i := range 16 { // four sessions
@@ -200,9 +150,9 @@ func TestManySignAtATime(t *testing.T) {
 }
 
 func TestWaitingForASessionEndsWithTheContext(t *testing.T) {
-	s := newToken(t)
-	s.cfg.Sessions = 1
-	m := s.open(t)
+	s := softhsm.New(t)
+	s.Config.Sessions = 1
+	m := open(t, s)
 	k := generate(t, m, civibus.Ed25519)
 	release := m.Occupy()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -218,8 +168,8 @@ func TestWaitingForASessionEndsWithTheContext(t *testing.T) {
 
 // TestTheTokenComesBack takes the token away in the ways that a library shows.
 func TestTheTokenComesBack(t *testing.T) {
-	s := newToken(t)
-	m := s.open(t)
+	s := softhsm.New(t)
+	m := open(t, s)
 	k := generate(t, m, civibus.Ed25519)
 	sign := func() error { _, err := k.Sign(t.Context(), []byte("m")); return err }
 	for name, lose := range map[string]func(){"sessions end": m.EndSessions, "library starts anew": m.Finalise} {
@@ -238,35 +188,24 @@ func TestTheTokenComesBack(t *testing.T) {
 		group.Wait()
 	}
 	// The token is pulled out: errors say so, at most one attempt a second is made, and it comes back.
-	away := s.dir + "-away"
-	if err := os.Rename(s.dir, away); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	bringBack := s.TakeAway()
 	m.Finalise()
-	if err := sign(); !errors.Is(err, pkcs11.ErrAway) || !strings.Contains(err.Error(), label) {
+	if err := sign(); !errors.Is(err, pkcs11.ErrAway) || !strings.Contains(err.Error(), softhsm.Label) {
 		t.Errorf("away: %v", err)
 	}
-	if err := os.Remove(s.dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(away, s.dir); err != nil {
-		t.Fatal(err)
-	}
+	bringBack()
 	if err := sign(); !errors.Is(err, pkcs11.ErrAway) {
 		t.Errorf("within the second: %v", err)
 	}
-	s.now.Add(1)
+	s.Wait(time.Second)
 	if err := sign(); err != nil {
 		t.Errorf("back: %v", err)
 	}
 }
 
 func TestOpenWhileTheTokenIsAway(t *testing.T) {
-	s := newToken(t)
-	made := s.open(t)
+	s := softhsm.New(t)
+	made := open(t, s)
 	k := generate(t, made, civibus.ECDSAP256SHA256)
 	public, err := made.Find(t.Context(), k.URI())
 	if err != nil {
@@ -282,14 +221,8 @@ func TestOpenWhileTheTokenIsAway(t *testing.T) {
 	if _, err := k.Sign(t.Context(), digest(civibus.ECDSAP256SHA256, "m")); err == nil || !strings.Contains(err.Error(), "closed") {
 		t.Errorf("a closed module signs: %v", err)
 	}
-	away := s.dir + "-away"
-	if err := os.Rename(s.dir, away); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(s.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	m := s.open(t)
+	bringBack := s.TakeAway()
+	m := open(t, s)
 	k, err = m.Key(k.URI(), named)
 	if err != nil {
 		t.Fatal(err)
@@ -297,13 +230,8 @@ func TestOpenWhileTheTokenIsAway(t *testing.T) {
 	if _, err := k.Sign(t.Context(), digest(civibus.ECDSAP256SHA256, "m")); !errors.Is(err, pkcs11.ErrAway) {
 		t.Errorf("away: %v", err)
 	}
-	if err := os.Remove(s.dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(away, s.dir); err != nil {
-		t.Fatal(err)
-	}
-	s.now.Add(2)
+	bringBack()
+	s.Wait(2 * time.Second)
 	if _, err := k.Sign(t.Context(), digest(civibus.ECDSAP256SHA256, "m")); err != nil {
 		t.Errorf("back: %v", err)
 	}
@@ -312,8 +240,8 @@ func TestOpenWhileTheTokenIsAway(t *testing.T) {
 // TestAWrongPINDoesNotLockTheToken signs often with a wrong PIN, which would
 // lock a token if each attempt reached it, and then with the right one.
 func TestAWrongPINDoesNotLockTheToken(t *testing.T) {
-	s := newToken(t)
-	made := s.open(t)
+	s := softhsm.New(t)
+	made := open(t, s)
 	k := generate(t, made, civibus.Ed25519)
 	public, err := made.Find(t.Context(), k.URI())
 	if err != nil {
@@ -323,8 +251,8 @@ func TestAWrongPINDoesNotLockTheToken(t *testing.T) {
 	if err := made.Close(); err != nil {
 		t.Fatal(err)
 	}
-	write(t, s.pinFile, "99999999")
-	m := s.open(t)
+	s.SetPIN("99999999")
+	m := open(t, s)
 	k, err = m.Key(k.URI(), named)
 	if err != nil {
 		t.Fatal(err)
@@ -334,13 +262,13 @@ func TestAWrongPINDoesNotLockTheToken(t *testing.T) {
 		if !errors.Is(err, pkcs11.ErrPIN) || strings.Contains(err.Error(), "99999999") || i > 0 && !strings.Contains(err.Error(), "not tried again") {
 			t.Errorf("attempt %d: %v", i, err)
 		}
-		s.now.Add(2)
+		s.Wait(2 * time.Second)
 	}
-	write(t, s.pinFile, pin)
+	s.SetPIN(softhsm.PIN)
 	if _, err := k.Sign(t.Context(), []byte("m")); err != nil {
 		t.Errorf("right PIN: %v", err)
 	}
-	if err := os.Chmod(s.pinFile, 0o644); err != nil {
+	if err := os.Chmod(s.PINFile(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	m.Finalise()
@@ -352,12 +280,12 @@ func TestAWrongPINDoesNotLockTheToken(t *testing.T) {
 // TestTheKeyDoesNotLeaveTheToken looks for the private key in the token's files
 // and asks for it.
 func TestTheKeyDoesNotLeaveTheToken(t *testing.T) {
-	m := newToken(t).open(t)
+	m := open(t, softhsm.New(t))
 	k := generate(t, m, civibus.ECDSAP256SHA256)
 	if value, err := m.PrivateValue(k); err == nil || len(value) > 0 {
 		t.Errorf("the token gave %d bytes of the private key", len(value))
 	}
-	if bytes.Contains([]byte(k.URI().String()), []byte(pin)) {
+	if bytes.Contains([]byte(k.URI().String()), []byte(softhsm.PIN)) {
 		t.Error("the reference holds the PIN")
 	}
 }
