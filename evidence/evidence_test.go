@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -212,6 +213,46 @@ func TestRecordToProof(t *testing.T) {
 		t.Fatalf("fsck counts %+v", r)
 	}
 	check(open(t, config(dir)))
+}
+
+// Records that are appended at the same time share memory one after the other;
+// each is kept as it was, whatever its length.
+func TestManyAtOnce(t *testing.T) {
+	c := config(t.TempDir())
+	l := open(t, c)
+	written := func(worker, i int) *evidencepb.Record {
+		r := record(fmt.Sprintf("%d-%d", worker, i))
+		r.Request.Base = bytes.Repeat([]byte{byte('a' + worker)}, 1+(worker*977+i*131)%9000)
+		return r
+	}
+	const workers, each = 8, 25
+	var wg sync.WaitGroup
+	for worker := range workers {
+		wg.Go(func() {
+			for i := range each {
+				if err := l.Append(context.Background(), written(worker, i)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	awaitSize(t, l, workers*each)
+	for worker := range workers {
+		for i := range each {
+			want := written(worker, i)
+			found, err := l.Find(want.ExchangeId)
+			if err != nil || len(found) != 1 {
+				t.Fatalf("%s: %d entries, %v", want.ExchangeId, len(found), err)
+			}
+			got := new(evidencepb.Record)
+			if err := proto.Unmarshal(found[0].Record, got); err != nil || !proto.Equal(got, want) {
+				t.Fatalf("%s: %v %v, want %v", want.ExchangeId, err, got, want)
+			}
+		}
+	}
+	closeLog(t, l)
+	clean(t, c.Dir)
 }
 
 func TestBothSidesAndRepeats(t *testing.T) {
