@@ -87,6 +87,7 @@ func FuzzImport(f *testing.F) {
 	f.Add(dump(f, w.view()))
 	furnish(w)
 	f.Add(dump(f, w.view()))
+	f.Add(dump(f, fullWorld(f).view()))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		store := registry.NewMemoryStore()
 		_, hash, err := registry.Import(bytes.NewReader(b), store)

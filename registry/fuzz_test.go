@@ -16,8 +16,12 @@ import (
 // transaction of a registrar, to Check and Execute: never a panic, a result
 // each, two replicas that agree, and what is accepted is canonical.
 func FuzzEnvelope(f *testing.F) {
-	w := newWorld(f)
+	// One vote decides, so that what is proposed is also made.
+	g := testGenesis()
+	g.Members[1].Votes = votes(0)
+	w := newWorldOf(f, g)
 	furnish(w)
+	w.open("A", &registrypb.SetValidators{Validators: []*registrypb.ValidatorPower{powerOf("C/validator", 3)}})
 	admin := edKey("A/admin")
 	for _, body := range []any{
 		setMember("TEST/GOV/X", "X", idA), &registrypb.SetMemberStatus{Id: idA, Status: suspended}, addKey(edKey("x"), idA, 1),
@@ -26,6 +30,14 @@ func FuzzEnvelope(f *testing.F) {
 		grant(idB+"/POP/persons", idC+"/APP"), groupGrant(idB+"/POP/persons", "global/towns"), &registrypb.SetRightStatus{Id: "0"},
 		&registrypb.SetGroup{Id: "global/x", Title: "X"}, &registrypb.SetGroupMember{Group: "global/towns", Client: idC, Member: true},
 		&registrypb.AnchorLog{Checkpoint: []byte("x\n1\nAAAA\n\n— x AAAAAAAA\n"), Consistency: [][]byte{make([]byte, 32)}}, &registrypb.Notarise{Digest: make([]byte, 32)},
+		proposal(newcomer("X")), proposal(&registrypb.SuspendMember{Id: idB}), proposal(&registrypb.ReinstateMember{Id: idB}), proposal(&registrypb.RemoveMember{Id: idB}),
+		proposal(&registrypb.SetVotes{Member: idB, Votes: 2}), proposal(setPowers(powerOf("B/validator", 0), powerOf("C/validator", 3))),
+		proposal(&registrypb.SetParams{Registrars: &registrypb.Registrars{Members: []string{idB}}, BlockShare: 7, Rules: []*registrypb.Rule{{Kind: 1, Quorum: 1, Threshold: 501, PeriodSeconds: 1}}}),
+		proposal(&registrypb.SetGroup{Id: "global/x", Title: "X"}), proposal(&registrypb.SetGroupMember{Group: "global/towns", Client: idC, Member: true}),
+		proposal(&registrypb.PlanUpgrade{Name: "protocol-2", Height: 50}), proposal(&registrypb.CancelUpgrade{Name: "v1"}), proposal(revokeNow("B/seal")),
+		vote(1, false), &registrypb.WithdrawProposal{Proposal: 1}, &registrypb.Delegate{Root: idA, To: idB, Rights: true, Until: 4_000_000_000}, &registrypb.RevokeDelegation{Root: idA, To: idB},
+		&registrypb.SetNodes{Member: idA, Nodes: []*registrypb.NodeAddress{node("A")}}, &registrypb.MoveVotingPower{From: keyIDBytes("A/validator"), To: keyIDBytes("B/validator")},
+		&registrypb.Leave{}, &registrypb.SetHost{Member: idA, Host: idB}, &registrypb.AcceptHost{Member: idB, Host: idA},
 	} {
 		tx := &registrypb.Tx{ChainId: "test-1", Sequence: 1000}
 		setBody(tx, body)

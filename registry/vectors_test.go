@@ -328,14 +328,21 @@ type chainVectors struct {
 }
 
 type chainBlock struct {
-	Height    uint64     `json:"height"`
-	Time      string     `json:"time"`
-	Envelopes []envCase  `json:"envelopes"`
-	Events    []hexBytes `json:"events"`
-	StateRoot hexBytes   `json:"state_root"`
-	EventRoot hexBytes   `json:"event_root"`
-	EventSize uint64     `json:"event_size"`
-	AppHash   hexBytes   `json:"app_hash"`
+	Height    uint64       `json:"height"`
+	Time      string       `json:"time"`
+	Evidence  []provenCase `json:"evidence,omitempty"`
+	Envelopes []envCase    `json:"envelopes"`
+	Events    []hexBytes   `json:"events"`
+	StateRoot hexBytes     `json:"state_root"`
+	EventRoot hexBytes     `json:"event_root"`
+	EventSize uint64       `json:"event_size"`
+	AppHash   hexBytes     `json:"app_hash"`
+}
+
+// provenCase is what the ledger proved before the block.
+type provenCase struct {
+	Address hexBytes `json:"address"`
+	Height  uint64   `json:"height"`
 }
 
 type envCase struct {
@@ -355,44 +362,9 @@ type hashFormula struct {
 // TestVectorsChain is a whole small life: a genesis, and blocks with good and
 // bad envelopes, each with its code, the events, the roots and the hash.
 func TestVectorsChain(t *testing.T) {
-	v := chainVectors{About: "Registry: a genesis (height 0) and the blocks after it. Envelopes have the result code that they get in their block; events and roots are those after the block."}
-	v.Genesis = string(must(firstGenesis().TOML()))
-	w := newWorldOf(t, firstGenesis())
-	now := w.now
-	add := func(height uint64, cases []envCase) {
-		block := chainBlock{Height: height, Time: now.Format(time.RFC3339Nano), Envelopes: cases, Events: []hexBytes{}}
-		if block.Envelopes == nil {
-			block.Envelopes = []envCase{}
-		}
-		if height > 0 {
-			now = now.Add(1500 * time.Millisecond)
-			block.Time = now.Format(time.RFC3339Nano)
-			out, err := w.m.Execute(height, now, envelopesOf(cases), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for i, r := range out.Results {
-				cases[i].Code, cases[i].TxHash = r.Code.String(), bytes.Clone(r.TxHash[:])
-			}
-			block.Events = hexList(out.Events)
-			if err := w.m.Commit(); err != nil {
-				t.Fatal(err)
-			}
-		} else {
-			for i := range w.view().EventSize() {
-				block.Events = append(block.Events, must(w.view().Event(i)))
-			}
-		}
-		s, e, a := w.view().StateRoot(), w.view().EventRoot(), w.view().AppHash()
-		block.StateRoot, block.EventRoot, block.EventSize, block.AppHash = s[:], e[:], w.view().EventSize(), a[:]
-		v.Blocks = append(v.Blocks, block)
-		v.AppHash = append(v.AppHash, hashFormula{block.StateRoot, block.EventRoot, block.EventSize, block.AppHash})
-	}
-	add(0, nil)
+	c := newChain(t, "Registry: a genesis (height 0) and the blocks after it. Envelopes have the result code that they get in their block; events and roots are those after the block.", firstGenesis())
+	w, env := c.w, c.env
 	b := edKey("B/admin")
-	env := func(name string, s *testSigner, body any) envCase {
-		return envCase{Name: name, Envelope: w.tx(s, body)}
-	}
 	one := []envCase{
 		env("subsystem", b, &registrypb.SetSubsystem{Id: idB + "/POP", Name: "Population register"}),
 		env("service", b, setService(idB+"/POP/persons")),
@@ -400,15 +372,69 @@ func TestVectorsChain(t *testing.T) {
 		env("grant", b, grant(idB+"/POP/persons", idC+"/APP")),
 		env("not authorised", edKey("C/admin"), grant(idB+"/POP/persons", idC+"/APP")),
 	}
-	add(1, one)
-	add(2, nil)
+	c.add(one)
+	c.add(nil)
 	e := newEvidence(t)
 	first, second := anchor(e.grow(3, "a"), 0), anchor(e.grow(4, "b"), 3)
-	add(3, []envCase{env("first anchor", edKey("B/log"), first), env("second anchor", edKey("B/log"), second), env("rollback", edKey("B/log"), first),
+	c.add([]envCase{env("first anchor", edKey("B/log"), first), env("second anchor", edKey("B/log"), second), env("rollback", edKey("B/log"), first),
 		env("notarise", edKey("A/log"), &registrypb.Notarise{Digest: bytes.Repeat([]byte{0xab}, 32)})})
-	add(4, badEnvelopes(w, one[3].Envelope))
-	v = vectors(t, "chain.json", v)
-	replayChain(t, v)
+	c.add(badEnvelopes(w, one[3].Envelope))
+	replayChain(t, vectors(t, "chain.json", c.v))
+}
+
+// chain makes the vectors of a small life.
+type chain struct {
+	t        *testing.T
+	v        chainVectors
+	w        *world
+	evidence []registry.Misbehaviour // of the next block
+}
+
+func newChain(t *testing.T, about string, g *registry.Genesis) *chain {
+	c := &chain{t: t, w: newWorldOf(t, g), v: chainVectors{About: about, Genesis: string(must(g.TOML()))}}
+	block := chainBlock{Time: c.w.now.Format(time.RFC3339Nano), Envelopes: []envCase{}, Events: []hexBytes{}}
+	for i := range c.w.view().EventSize() {
+		block.Events = append(block.Events, must(c.w.view().Event(i)))
+	}
+	c.keep(block)
+	return c
+}
+
+func (c *chain) env(name string, s *testSigner, body any) envCase {
+	return envCase{Name: name, Envelope: c.w.tx(s, body)}
+}
+
+// add executes a block and keeps what became of it.
+func (c *chain) add(cases []envCase) {
+	c.t.Helper()
+	c.w.now = c.w.now.Add(1500 * time.Millisecond)
+	block := chainBlock{Height: c.w.m.Height() + 1, Time: c.w.now.Format(time.RFC3339Nano), Envelopes: cases}
+	if cases == nil {
+		block.Envelopes = []envCase{}
+	}
+	for _, e := range c.evidence {
+		block.Evidence = append(block.Evidence, provenCase{e.Address[:], e.Height})
+	}
+	out, err := c.w.m.Execute(block.Height, c.w.now, envelopesOf(cases), c.evidence)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i, r := range out.Results {
+		cases[i].Code, cases[i].TxHash = r.Code.String(), bytes.Clone(r.TxHash[:])
+	}
+	block.Events, c.evidence = hexList(out.Events), nil
+	if err := c.w.m.Commit(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.keep(block)
+}
+
+func (c *chain) keep(block chainBlock) {
+	v := c.w.view()
+	s, e, a := v.StateRoot(), v.EventRoot(), v.AppHash()
+	block.StateRoot, block.EventRoot, block.EventSize, block.AppHash = s[:], e[:], v.EventSize(), a[:]
+	c.v.Blocks = append(c.v.Blocks, block)
+	c.v.AppHash = append(c.v.AppHash, hashFormula{block.StateRoot, block.EventRoot, block.EventSize, block.AppHash})
 }
 
 func envelopesOf(cases []envCase) (out [][]byte) {
@@ -455,7 +481,11 @@ func replayChain(t *testing.T, v chainVectors) {
 	}
 	for _, b := range v.Blocks {
 		if b.Height > 0 {
-			out, err := m.Execute(b.Height, must(time.Parse(time.RFC3339Nano, b.Time)), envelopesOf(b.Envelopes), nil)
+			var proven []registry.Misbehaviour
+			for _, e := range b.Evidence {
+				proven = append(proven, registry.Misbehaviour{Address: [20]byte(e.Address), Height: e.Height})
+			}
+			out, err := m.Execute(b.Height, must(time.Parse(time.RFC3339Nano, b.Time)), envelopesOf(b.Envelopes), proven)
 			if err != nil {
 				t.Fatal(err)
 			}
