@@ -58,6 +58,7 @@ type Key struct {
 	signer  crypto.Signer          // opaque
 	pkcs8   func() ([]byte, error) // for writing the file
 	ed      func() ed25519.PrivateKey
+	seed    func() []byte // of ML-DSA
 }
 
 var _ civibus.Signer = (*Key)(nil)
@@ -65,6 +66,8 @@ var _ civibus.Signer = (*Key)(nil)
 // Generate makes a key for a purpose. Log, validator and witness keys must be
 // Ed25519, because C2SP notes and CometBFT know no other kind here. For a second
 // signature a seal key may be ML-DSA of any size, a log or witness key ML-DSA-44.
+// A validator key may be ML-DSA-65, where the genesis wants it: it makes no second
+// signature but the only one.
 func Generate(purpose civibus.Purpose, algorithm civibus.Algorithm) (*Key, error) {
 	if err := checkAlgorithm(purpose, algorithm); err != nil {
 		return nil, err
@@ -105,6 +108,9 @@ func checkAlgorithm(purpose civibus.Purpose, algorithm civibus.Algorithm) error 
 		fits = []civibus.Purpose{civibus.SealKey, civibus.LogKey, civibus.WitnessKey}
 	case civibus.MLDSA65, civibus.MLDSA87:
 		fits = []civibus.Purpose{civibus.SealKey}
+		if algorithm == civibus.MLDSA65 {
+			fits = append(fits, civibus.ValidatorKey)
+		}
 	default:
 		return fmt.Errorf("%s key: algorithm %q, the rule is %q, %q, or for a second signature %q, %q or %q", purpose, algorithm,
 			civibus.Ed25519, civibus.ECDSAP256SHA256, civibus.MLDSA44, civibus.MLDSA65, civibus.MLDSA87)
@@ -121,6 +127,9 @@ func newKey(purpose civibus.Purpose, private crypto.PrivateKey) (*Key, error) {
 	var err error
 	switch p := private.(type) {
 	case ed25519.PrivateKey:
+		if len(p) != ed25519.PrivateKeySize {
+			return nil, fmt.Errorf("Ed25519 private key of %d bytes, the rule is %d", len(p), ed25519.PrivateKeySize)
+		}
 		if k.public, err = civibus.NewPublicKey(p.Public()); err != nil {
 			return nil, err
 		}
@@ -140,6 +149,7 @@ func newKey(purpose civibus.Purpose, private crypto.PrivateKey) (*Key, error) {
 			return nil, err
 		}
 		k.pkcs8 = func() ([]byte, error) { return p.PKCS8(), nil }
+		k.seed = func() []byte { return p.PKCS8()[len(p.PKCS8())-mldsa.SeedSize:] }
 		k.sign = func(_ context.Context, message []byte) ([]byte, error) { return p.Sign(message) }
 		k.signer = opaqueSigner{p.Public(), func(_ io.Reader, message []byte, opts crypto.SignerOpts) ([]byte, error) {
 			if opts != nil && opts.HashFunc() != 0 {
@@ -198,6 +208,15 @@ func (k *Key) Ed25519() (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("%s: the rule is an %s key in a file", k, civibus.Ed25519)
 	}
 	return k.ed(), nil
+}
+
+// Seed hands the seed of an ML-DSA validator key to the consensus engine, as
+// Ed25519 does. It is an error for all other keys.
+func (k *Key) Seed() ([]byte, error) {
+	if k.seed == nil || k.purpose != civibus.ValidatorKey {
+		return nil, fmt.Errorf("%s: the rule is an %s validator key in a file", k, civibus.MLDSA65)
+	}
+	return k.seed(), nil
 }
 
 // String names the key by purpose and id.

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/keys"
 )
 
@@ -73,7 +74,7 @@ func TestGenerateRefuses(t *testing.T) {
 	for _, c := range []struct {
 		purpose   civibus.Purpose
 		algorithm civibus.Algorithm
-	}{{0, civibus.Ed25519}, {99, civibus.Ed25519}, {civibus.SealKey, "rsa"}, {civibus.LogKey, civibus.ECDSAP256SHA256}, {civibus.ValidatorKey, civibus.ECDSAP256SHA256}, {civibus.WitnessKey, civibus.ECDSAP256SHA256}, {civibus.TransportKey, civibus.MLDSA44}, {civibus.AdminKey, civibus.MLDSA65}, {civibus.ValidatorKey, civibus.MLDSA65}, {civibus.LogKey, civibus.MLDSA65}, {civibus.WitnessKey, civibus.MLDSA87}} {
+	}{{0, civibus.Ed25519}, {99, civibus.Ed25519}, {civibus.SealKey, "rsa"}, {civibus.LogKey, civibus.ECDSAP256SHA256}, {civibus.ValidatorKey, civibus.ECDSAP256SHA256}, {civibus.WitnessKey, civibus.ECDSAP256SHA256}, {civibus.TransportKey, civibus.MLDSA44}, {civibus.AdminKey, civibus.MLDSA65}, {civibus.ValidatorKey, civibus.MLDSA44}, {civibus.LogKey, civibus.MLDSA65}, {civibus.WitnessKey, civibus.MLDSA87}} {
 		if _, err := keys.Generate(c.purpose, c.algorithm); err == nil {
 			t.Errorf("a %v key of %q was made", c.purpose, c.algorithm)
 		}
@@ -328,6 +329,51 @@ func TestEd25519HandsOverOnlyEd25519(t *testing.T) {
 	}
 	if _, err := generate(t, civibus.SealKey, civibus.ECDSAP256SHA256).Ed25519(); err == nil {
 		t.Error("an ECDSA key was handed over as Ed25519")
+	}
+}
+
+// TestValidatorKeys: the consensus engine gets its key, of either kind, out of an
+// encrypted file, and no other key is handed out so.
+func TestValidatorKeys(t *testing.T) {
+	ring, err := keys.CreateRing(t.TempDir(), keys.WithPassphrase(passphrase(t, phraseA)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken, err := ring.Take(civibus.ValidatorKey, private, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ring.All(civibus.ValidatorKey)[0].Ed25519(); err != nil || !got.Equal(private) || taken.Key().Algorithm != civibus.Ed25519 {
+		t.Errorf("error %v", err)
+	}
+	made, err := ring.Create(civibus.ValidatorKey, civibus.MLDSA65, now.Add(time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := ring.All(civibus.ValidatorKey)[1].Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := mldsa.NewPrivateKey(civibus.MLDSA65, secret)
+	if err != nil || !again.Public().Equal(made.Key().Key) {
+		t.Errorf("the seed is another key's: %v", err)
+	}
+	if signer, err := ring.For(civibus.ValidatorKey, all); err != nil || signer.Key().ID != made.Key().ID || len(ring.AllSecond(civibus.ValidatorKey)) != 0 {
+		t.Errorf("the newest validator key is %v (%v)", signer, err)
+	}
+	for _, k := range []*keys.Key{taken, generate(t, civibus.SealKey, civibus.MLDSA65)} {
+		if _, err := k.Seed(); err == nil {
+			t.Errorf("the seed of %s was handed out", k)
+		}
+	}
+	for _, other := range []any{nil, "not a key", ed25519.PrivateKey{1}} {
+		if _, err := ring.Take(civibus.LogKey, other, now); err == nil {
+			t.Errorf("%T was taken as a key", other)
+		}
 	}
 }
 

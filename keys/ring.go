@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"crypto"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -284,6 +285,16 @@ func (r *Ring) Create(purpose civibus.Purpose, algorithm civibus.Algorithm, now 
 	return k, r.change(func() error { return k.WriteEncrypted(filepath.Join(r.dir, k.FileName(now)), r.passphrase) })
 }
 
+// Take is Create for a key that was made elsewhere: an ed25519.PrivateKey or an
+// *ecdsa.PrivateKey (P-256).
+func (r *Ring) Take(purpose civibus.Purpose, private crypto.PrivateKey, now time.Time) (*Key, error) {
+	k, err := newKey(purpose, private)
+	if err != nil {
+		return nil, err
+	}
+	return k, r.change(func() error { return k.WriteEncrypted(filepath.Join(r.dir, k.FileName(now)), r.passphrase) })
+}
+
 // CreateTransport makes a transport key with its certificate, as Create does,
 // and returns the certificate too, for the registry.
 func (r *Ring) CreateTransport(member civibus.MemberID, addresses []string, algorithm civibus.Algorithm, now time.Time) (*Key, []byte, error) {
@@ -457,9 +468,11 @@ func (r *Ring) List() []Held {
 	return out
 }
 
-// first and second are the kinds of signatures.
-func first(k *Key) bool  { return !k.public.Algorithm.PostQuantum() }
-func second(k *Key) bool { return k.public.Algorithm.PostQuantum() }
+// first and second are the kinds of signatures. A validator makes one only.
+func first(k *Key) bool { return !second(k) }
+func second(k *Key) bool {
+	return k.public.Algorithm.PostQuantum() && k.purpose != civibus.ValidatorKey
+}
 
 func (r *Ring) of(purpose civibus.Purpose, kind func(*Key) bool) []*Key {
 	var out []*Key
