@@ -142,7 +142,9 @@ func (v logVerifiers) Verifier(name string, hash uint32) (note.Verifier, error) 
 	if name == v.origin {
 		list, _ := v.x.keysOf.Get(keysOfKey(v.x.author.ID, civibus.LogKey))
 		for _, k := range list {
-			if k.InForce(v.x.height) && noteKeyHash(name, k.Key.(ed25519.PublicKey)) == hash {
+			// A second signature, ML-DSA, is not looked at here.
+			public, ok := k.Key.(ed25519.PublicKey)
+			if ok && k.InForce(v.x.height) && noteKeyHash(name, public) == hash {
 				return logVerifier{v, k, hash}, nil
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 )
 
 // before does what a block does ahead of its transactions: an upgrade that is due,
@@ -107,10 +108,15 @@ func (b *blockRun) punish(e Misbehaviour) {
 
 // addressOf is the ledger's name of a validator key.
 func addressOf(k *civibus.PublicKey) (address [20]byte) {
-	if raw, ok := k.Key.(ed25519.PublicKey); ok {
-		h := TxHash(raw) // SHA-256
-		copy(address[:], h[:])
+	var raw []byte
+	switch public := k.Key.(type) {
+	case ed25519.PublicKey:
+		raw = public
+	case *mldsa.PublicKey:
+		raw = public.Bytes()
 	}
+	h := TxHash(raw) // SHA-256
+	copy(address[:], h[:])
 	return address
 }
 

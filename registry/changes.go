@@ -84,7 +84,7 @@ func (x *txn) newKeys(id civibus.MemberID, in []*registrypb.NewKey) ([]*civibus.
 	var out []*civibus.RegisteredKey
 	for i, k := range in {
 		purpose := civibus.Purpose(k.Purpose)
-		public, r := checkKey(purpose, k.Spki, k.Certificate)
+		public, r := x.checkKey(purpose, k.Spki, k.Certificate)
 		switch {
 		case r != nil:
 			return nil, refuse(r.code, "keys[%d].%s", i, r.reason)

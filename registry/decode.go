@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/registry/registrypb"
 )
 
@@ -25,6 +26,12 @@ func algorithmNumber(a civibus.Algorithm) registrypb.Algorithm {
 		return registrypb.Algorithm_ALGORITHM_ED25519
 	case civibus.ECDSAP256SHA256:
 		return registrypb.Algorithm_ALGORITHM_ECDSA_P256_SHA256
+	case civibus.MLDSA44:
+		return registrypb.Algorithm_ALGORITHM_ML_DSA_44
+	case civibus.MLDSA65:
+		return registrypb.Algorithm_ALGORITHM_ML_DSA_65
+	case civibus.MLDSA87:
+		return registrypb.Algorithm_ALGORITHM_ML_DSA_87
 	}
 	return registrypb.Algorithm_ALGORITHM_UNSPECIFIED
 }
@@ -117,6 +124,8 @@ func decodeRecord(key string, value []byte) (record, error) {
 		return decodeUpgrade(value)
 	case misbehaviorPrefix:
 		return decodeMisconduct(value)
+	case chainPrefix:
+		return decodeChain(value)
 	case paramsKey + "/":
 		return decodeParams(value)
 	}
@@ -174,9 +183,9 @@ func decodeKey(value []byte) (record, error) {
 // parseSPKI parses a public key and insists on the one DER encoding of it, of
 // which the key id is the hash.
 func parseSPKI(spki []byte) (civibus.PublicKey, error) {
-	public, err := civibus.ParsePublicKey(spki)
-	if err != nil {
-		return public, err
+	public, err := mldsa.ParsePublicKey(spki)
+	if err != nil || public.Algorithm.PostQuantum() {
+		return public, err // of those only one encoding is accepted
 	}
 	if again, err := x509.MarshalPKIXPublicKey(public.Key); err != nil || !bytes.Equal(again, spki) {
 		return public, errors.New("public key: not the canonical DER encoding")
@@ -260,6 +269,7 @@ func decodeParams(value []byte) (record, error) {
 	out := &Params{
 		Instance: m.Instance, ChainID: m.ChainId, MaxTxBytes: m.MaxTxBytes, Protocol: m.Protocol, Rules: rulesOf(m.Rules),
 		MaxOpenProposals: m.MaxOpenProposals, BlockShare: m.BlockShare, MemberQuota: m.MemberQuota,
+		MLDSAValidators: m.MlDsaValidators,
 	}
 	for _, r := range m.Registrars {
 		id, err := civibus.ParseMemberID(r)

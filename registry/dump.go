@@ -101,6 +101,7 @@ func (v *View) eachRecord(fn func(key string, value []byte)) {
 	scan(s.members, func(_ string, p *civibus.Member) { emit(memberRecord{p}) })
 	emit(paramsRecord{s.params})
 	scan(s.ballots, func(_ string, p *Vote) { emit(voteRecord{p}) })
+	scan(s.chains, func(_ string, p *chain) { emit(chainRecord{p}) })
 	scan(s.delegations, func(_ string, p *Delegation) { emit(delegationRecord{p}) })
 	scan(s.hostings, func(_ string, p *Hosting) { emit(hostingRecord{p}) })
 	scan(s.misbehaviour, func(_ string, p *Misconduct) { emit(misconductRecord{p}) })

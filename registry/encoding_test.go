@@ -23,7 +23,7 @@ func messageOf(key string) proto.Message {
 		"right": &registrypb.Right{}, "group": &registrypb.Group{}, "groupmember": &registrypb.GroupMember{}, "log": &registrypb.Log{},
 		"notary": &registrypb.Notarisation{}, "sequence": &registrypb.Sequence{}, "params": &registrypb.Params{},
 		"validator": &registrypb.Validator{}, "nodes": &registrypb.Nodes{}, "votes": &registrypb.Votes{}, "proposal": &registrypb.Proposal{}, "vote": &registrypb.Vote{},
-		"delegation": &registrypb.Delegation{}, "hosting": &registrypb.Hosting{}, "upgrade": &registrypb.Upgrade{}, "misbehaviour": &registrypb.Misbehaviour{},
+		"delegation": &registrypb.Delegation{}, "hosting": &registrypb.Hosting{}, "upgrade": &registrypb.Upgrade{}, "misbehaviour": &registrypb.Misbehaviour{}, "chain": &registrypb.Chain{},
 	}[kind]
 }
 
@@ -68,6 +68,7 @@ func furnishNetwork(w *world) {
 	w.ok(edKey("B/admin"), &registrypb.Delegate{Root: idC, To: idA, Directory: true, Keys: true, Catalogue: true, Rights: true, Until: 4_000_000_000})
 	w.ok(edKey("B/admin"), &registrypb.SetHost{Member: idC, Host: idB}) // both sides at once
 	w.ok(edKey("C/admin"), &registrypb.SetHost{Member: idC, Host: idA})
+	w.ok(edKey("B/admin"), &registrypb.SetChain{KeyId: keyIDBytes("B/log"), Certificates: [][]byte{certificate(edKey("B/log")), certificate(edKey("x"))}})
 	w.pass(newcomer("D"))
 	w.pass3 = true
 	w.pass(&registrypb.PlanUpgrade{Name: "v0.9", Height: 1000})
@@ -102,7 +103,7 @@ func TestEncodingIsProtobuf(t *testing.T) {
 		kind, _, _ := strings.Cut(key, "/")
 		kinds[kind] = true
 	})
-	if len(kinds) != 19 {
+	if len(kinds) != 20 {
 		t.Errorf("kinds of records seen: %v", kinds)
 	}
 	for i := range w.view().EventSize() {

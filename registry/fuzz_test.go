@@ -38,6 +38,7 @@ func FuzzEnvelope(f *testing.F) {
 		vote(1, false), &registrypb.WithdrawProposal{Proposal: 1}, &registrypb.Delegate{Root: idA, To: idB, Rights: true, Until: 4_000_000_000}, &registrypb.RevokeDelegation{Root: idA, To: idB},
 		&registrypb.SetNodes{Member: idA, Nodes: []*registrypb.NodeAddress{node("A")}}, &registrypb.MoveVotingPower{From: keyIDBytes("A/validator"), To: keyIDBytes("B/validator")},
 		&registrypb.Leave{}, &registrypb.SetHost{Member: idA, Host: idB}, &registrypb.AcceptHost{Member: idB, Host: idA},
+		&registrypb.SetChain{KeyId: keyIDBytes("A/seal"), Certificates: [][]byte{certificate(edKey("A/seal"))}},
 	} {
 		tx := &registrypb.Tx{ChainId: "test-1", Sequence: 1000}
 		setBody(tx, body)

@@ -41,6 +41,7 @@ func (g *Genesis) checkAbsent(c *genesisCheck) {
 	needs("max_open_proposals", g.MaxOpenProposals != 0)
 	needs("block_share", g.BlockShare != 0)
 	needs("member_quota", g.MemberQuota != 0)
+	needs("ml_dsa_validators", g.MLDSAValidators)
 	for i, m := range g.Members {
 		needs(fmt.Sprintf("members[%d].votes", i), m.Votes != nil)
 		needs(fmt.Sprintf("members[%d].nodes", i), len(m.Nodes) > 0)

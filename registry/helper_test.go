@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
 )
@@ -26,6 +27,7 @@ type testSigner struct {
 	public civibus.PublicKey
 	ed     ed25519.PrivateKey
 	ec     *ecdsa.PrivateKey
+	pq     *mldsa.PrivateKey
 }
 
 func (s *testSigner) Key() civibus.PublicKey { return s.public }
@@ -33,6 +35,9 @@ func (s *testSigner) Key() civibus.PublicKey { return s.public }
 func (s *testSigner) Sign(_ context.Context, message []byte) ([]byte, error) {
 	if s.ed != nil {
 		return ed25519.Sign(s.ed, message), nil
+	}
+	if s.pq != nil {
+		return s.pq.Sign(message)
 	}
 	sum := sha256.Sum256(message)
 	r, t, err := ecdsa.Sign(rand.Reader, s.ec, sum[:])
@@ -58,6 +63,14 @@ func ecKey(name string) *testSigner {
 	seed := sha256.Sum256([]byte(name))
 	s := &testSigner{ec: must(ecdsa.ParseRawPrivateKey(elliptic.P256(), seed[:]))}
 	s.public = must(civibus.NewPublicKey(s.ec.Public()))
+	return s
+}
+
+// pqKey makes the same ML-DSA key for the same name, every time.
+func pqKey(name string, algorithm civibus.Algorithm) *testSigner {
+	seed := sha256.Sum256([]byte(name))
+	s := &testSigner{pq: must(mldsa.NewPrivateKey(algorithm, seed[:]))}
+	s.public = must(civibus.NewPublicKey(s.pq.Public()))
 	return s
 }
 
@@ -264,6 +277,8 @@ func setBody(tx *registrypb.Tx, body any) {
 		tx.Body = &registrypb.Tx_Leave{Leave: b}
 	case *registrypb.SetHost:
 		tx.Body = &registrypb.Tx_SetHost{SetHost: b}
+	case *registrypb.SetChain:
+		tx.Body = &registrypb.Tx_SetChain{SetChain: b}
 	case *registrypb.AcceptHost:
 		tx.Body = &registrypb.Tx_AcceptHost{AcceptHost: b}
 	default:

@@ -47,7 +47,7 @@ func (x *txn) addKey(m *registrypb.AddKey) ([]record, *refusal) {
 		return nil, r
 	}
 	purpose := civibus.Purpose(m.Purpose)
-	public, r := checkKey(purpose, m.Spki, m.Certificate)
+	public, r := x.checkKey(purpose, m.Spki, m.Certificate)
 	if r != nil {
 		return nil, r
 	}
@@ -84,19 +84,16 @@ func (x *txn) addKey(m *registrypb.AddKey) ([]record, *refusal) {
 
 // checkKey checks a new key: its encoding, that its algorithm suits its
 // purpose, and its certificate.
-func checkKey(purpose civibus.Purpose, spki, certificate []byte) (civibus.PublicKey, *refusal) {
+func (x *txn) checkKey(purpose civibus.Purpose, spki, certificate []byte) (civibus.PublicKey, *refusal) {
 	if purpose < civibus.SealKey || purpose > civibus.WitnessKey {
 		return civibus.PublicKey{}, refuse(InvalidField, "purpose: %d, the rule is 1 to %d", purpose, civibus.WitnessKey)
 	}
 	public, err := parseSPKI(spki)
 	if err != nil {
-		return public, refuse(InvalidField, "spki: not an Ed25519 or ECDSA P-256 key in canonical DER")
+		return public, refuse(InvalidField, "spki: not a public key of a known algorithm in canonical DER")
 	}
-	switch purpose {
-	case civibus.LogKey, civibus.ValidatorKey, civibus.WitnessKey:
-		if public.Algorithm != civibus.Ed25519 {
-			return public, refuse(InvalidField, "spki: %s, the rule is ed25519 for a %s key", public.Algorithm, purpose)
-		}
+	if !x.suits(purpose, public.Algorithm) {
+		return public, refuse(InvalidField, "spki: an %s key is not for the purpose %s in this instance", public.Algorithm, purpose)
 	}
 	if len(certificate) == 0 {
 		if purpose == civibus.TransportKey {
@@ -115,6 +112,26 @@ func checkKey(purpose civibus.Purpose, spki, certificate []byte) (civibus.Public
 		return public, refuse(BadCertificate, "certificate is over another key")
 	}
 	return public, nil
+}
+
+// suits reports whether keys of a purpose may be of an algorithm. ML-DSA makes
+// second signatures, and blocks where the genesis wants it.
+func (x *txn) suits(purpose civibus.Purpose, a civibus.Algorithm) bool {
+	switch {
+	case a == civibus.Ed25519:
+		return true
+	case x.params.Protocol == 0 && a.PostQuantum():
+		return false
+	}
+	switch purpose {
+	case civibus.SealKey:
+		return true
+	case civibus.LogKey, civibus.WitnessKey:
+		return a == civibus.MLDSA44
+	case civibus.ValidatorKey:
+		return a == civibus.MLDSA65 && x.params.MLDSAValidators
+	}
+	return a == civibus.ECDSAP256SHA256
 }
 
 // certificateKey returns the SubjectPublicKeyInfo of an X.509 certificate, nil

@@ -33,6 +33,9 @@ type Params struct {
 	BlockShare uint32
 	// MemberQuota is how many records a member and its descendants may have.
 	MemberQuota uint64
+	// MLDSAValidators says that validator keys may be ML-DSA-65; the genesis
+	// fixes it, with the ledger's own parameters.
+	MLDSAValidators bool
 }
 
 // Rule says when a kind of proposal passes: enough votes are cast and enough of

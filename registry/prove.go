@@ -174,6 +174,8 @@ func (s *state) record(key string) record {
 		return recordAt(s.upgrades, id, func(p *Upgrade) record { return upgradeRecord{p} })
 	case misbehaviorPrefix:
 		return recordAt(s.misbehaviour, id, func(p *Misconduct) record { return misconductRecord{p} })
+	case chainPrefix:
+		return recordAt(s.chains, id, func(p *chain) record { return chainRecord{p} })
 	case paramsKey + "/":
 		if key == paramsKey {
 			return paramsRecord{s.params}

@@ -90,6 +90,9 @@ func (x *txn) newUnits(r record) (owner civibus.MemberID, n uint64) {
 	case voteRecord:
 		_, old = x.ballots.Get(voteKey(r.Proposal, r.Member))
 		owner = r.Member
+	case chainRecord:
+		_, old = x.chains.Get(r.key.String())
+		owner = r.owner
 	case proposalRecord:
 		if x.proposal(r.ID) == nil {
 			return r.Proposer, r.units()
@@ -162,6 +165,7 @@ func (s *state) recount() {
 	scan(s.groups, func(_ string, g *civibus.Group) { s.charge(groupOwner(g.ID), 1) })
 	scan(s.groupMembers, func(_ string, g *groupMember) { s.charge(groupOwner(g.group), 1) })
 	scan(s.logs, func(_ string, l *civibus.Log) { s.charge(l.Member, 1) })
+	scan(s.chains, func(_ string, c *chain) { s.charge(c.owner, 1) })
 	scan(s.delegations, func(_ string, d *Delegation) { s.charge(d.Root, 1) })
 	scan(s.hostings, func(_ string, h *Hosting) { s.charge(h.Member, 1) })
 	scan(s.proposals, func(_ string, p *Proposal) { s.charge(p.Proposer, p.units()) })

@@ -65,6 +65,7 @@ const (
 	hostingPrefix     = "hosting/"
 	upgradePrefix     = "upgrade/"
 	misbehaviorPrefix = "misbehaviour/"
+	chainPrefix       = "chain/"
 	paramsKey         = "params"
 )
 
@@ -181,7 +182,7 @@ func (r paramsRecord) encode() []byte {
 	for _, rule := range r.Rules {
 		w = w.message(6, rule.encode())
 	}
-	return w.num(7, uint64(r.MaxOpenProposals)).num(8, uint64(r.BlockShare)).num(9, r.MemberQuota)
+	return w.num(7, uint64(r.MaxOpenProposals)).num(8, uint64(r.BlockShare)).num(9, r.MemberQuota).flag(10, r.MLDSAValidators)
 }
 
 func (q sequence) encode() []byte { return writer{}.num(1, q.last).num(2, q.notarised) }

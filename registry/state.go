@@ -37,6 +37,7 @@ type state struct {
 	hostings     *table[*Hosting]               // I/C/M
 	upgrades     *table[*Upgrade]               // name
 	misbehaviour *table[*Misconduct]            // hex key id|height, 20 digits
+	chains       *table[*chain]                 // hex key id
 
 	// Indices, derived from the above.
 	open      *table[struct{}]                 // ids of open proposals
@@ -86,6 +87,7 @@ func newState() *state {
 		hostings:     new(table[*Hosting]),
 		upgrades:     new(table[*Upgrade]),
 		misbehaviour: new(table[*Misconduct]),
+		chains:       new(table[*chain]),
 		open:         new(table[struct{}]),
 		charged:      new(table[uint64]),
 		children:     new(table[struct{}]),
@@ -117,6 +119,7 @@ func (s *state) copy() *state {
 		hostings:     s.hostings.Copy(),
 		upgrades:     s.upgrades.Copy(),
 		misbehaviour: s.misbehaviour.Copy(),
+		chains:       s.chains.Copy(),
 		open:         s.open.Copy(),
 		charged:      s.charged.Copy(),
 		children:     s.children.Copy(),

@@ -60,6 +60,9 @@ func (x *txn) admit(p *prepared) *refusal {
 	if !x.key.InForce(x.height) {
 		return refuse(KeyNotInForce, "key %s is in force from height %d to %d (0: open), this is height %d", x.key.ID, x.key.Activate, x.key.Revoke, x.height)
 	}
+	if x.key.Algorithm.PostQuantum() {
+		return refuse(WrongPurpose, "key %s is %s, which makes second signatures only", x.key.ID, x.key.Algorithm)
+	}
 	if want := purposeOf(tx); x.key.Purpose != want {
 		return refuse(WrongPurpose, "key %s is a %s key, this transaction takes a key of purpose %s", x.key.ID, x.key.Purpose, want)
 	}
@@ -162,6 +165,8 @@ func (x *txn) handleNetwork(tx *registrypb.Tx) ([]record, *refusal) {
 		return x.setHost(b.SetHost)
 	case *registrypb.Tx_AcceptHost:
 		return x.acceptHost(b.AcceptHost)
+	case *registrypb.Tx_SetChain:
+		return x.setChain(b.SetChain)
 	case *registrypb.Tx_Leave:
 		x.leaving = true
 		return x.leave()

@@ -26,6 +26,9 @@ func verifySignature(key *civibus.PublicKey, message, signature []byte) bool {
 		}
 		return voi.VerifyWithOptions(voi.PublicKey(pub), message, signature, &voi.Options{Verify: voi.VerifyOptionsStdLib})
 	}
+	if key.Algorithm.PostQuantum() {
+		return key.Verify(message, signature)
+	}
 	return len(signature) == 64 && lowS(signature) && key.Verify(message, signature)
 }
 
@@ -53,7 +56,7 @@ func newSignatureCache(limit int) *signatureCache {
 
 // verify is verifySignature with memory.
 func (c *signatureCache) verify(key *civibus.PublicKey, message, signature []byte) bool {
-	if len(signature) != 64 { // both algorithms
+	if len(signature) != 64 && !key.Algorithm.PostQuantum() {
 		return false
 	}
 	h := sha256.New()

@@ -25,7 +25,7 @@ var rules = []arch.Rule{
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt"}},
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl"}},
 	{Room: "link", Allow: []string{"."}},
-	{Room: "registry", Allow: []string{"."}},
+	{Room: "registry", Allow: []string{".", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},

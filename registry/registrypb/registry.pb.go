@@ -143,6 +143,10 @@ const (
 	Algorithm_ALGORITHM_UNSPECIFIED       Algorithm = 0
 	Algorithm_ALGORITHM_ED25519           Algorithm = 1
 	Algorithm_ALGORITHM_ECDSA_P256_SHA256 Algorithm = 2
+	// Second signatures, and validators where the genesis wants it; protocol 1.
+	Algorithm_ALGORITHM_ML_DSA_44 Algorithm = 3
+	Algorithm_ALGORITHM_ML_DSA_65 Algorithm = 4
+	Algorithm_ALGORITHM_ML_DSA_87 Algorithm = 5
 )
 
 // Enum value maps for Algorithm.
@@ -151,11 +155,17 @@ var (
 		0: "ALGORITHM_UNSPECIFIED",
 		1: "ALGORITHM_ED25519",
 		2: "ALGORITHM_ECDSA_P256_SHA256",
+		3: "ALGORITHM_ML_DSA_44",
+		4: "ALGORITHM_ML_DSA_65",
+		5: "ALGORITHM_ML_DSA_87",
 	}
 	Algorithm_value = map[string]int32{
 		"ALGORITHM_UNSPECIFIED":       0,
 		"ALGORITHM_ED25519":           1,
 		"ALGORITHM_ECDSA_P256_SHA256": 2,
+		"ALGORITHM_ML_DSA_44":         3,
+		"ALGORITHM_ML_DSA_65":         4,
+		"ALGORITHM_ML_DSA_87":         5,
 	}
 )
 
@@ -539,6 +549,7 @@ type Tx struct {
 	//	*Tx_Leave
 	//	*Tx_SetHost
 	//	*Tx_AcceptHost
+	//	*Tx_SetChain
 	Body          isTx_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -825,6 +836,15 @@ func (x *Tx) GetAcceptHost() *AcceptHost {
 	return nil
 }
 
+func (x *Tx) GetSetChain() *SetChain {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetChain); ok {
+			return x.SetChain
+		}
+	}
+	return nil
+}
+
 type isTx_Body interface {
 	isTx_Body()
 }
@@ -926,6 +946,10 @@ type Tx_AcceptHost struct {
 	AcceptHost *AcceptHost `protobuf:"bytes,39,opt,name=accept_host,json=acceptHost,proto3,oneof"`
 }
 
+type Tx_SetChain struct {
+	SetChain *SetChain `protobuf:"bytes,40,opt,name=set_chain,json=setChain,proto3,oneof"`
+}
+
 func (*Tx_SetMember) isTx_Body() {}
 
 func (*Tx_SetMemberStatus) isTx_Body() {}
@@ -973,6 +997,8 @@ func (*Tx_Leave) isTx_Body() {}
 func (*Tx_SetHost) isTx_Body() {}
 
 func (*Tx_AcceptHost) isTx_Body() {}
+
+func (*Tx_SetChain) isTx_Body() {}
 
 // SetMember creates a member or changes its name, parent or gateways.
 type SetMember struct {
@@ -3717,6 +3743,60 @@ func (x *AcceptHost) GetHost() string {
 	return ""
 }
 
+// SetChain binds the certificates to a key that an authority issued for it, such
+// as those of a qualified seal.
+type SetChain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         []byte                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Certificates  [][]byte               `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"` // X.509 DER, the key's own first; none removes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetChain) Reset() {
+	*x = SetChain{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetChain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetChain) ProtoMessage() {}
+
+func (x *SetChain) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetChain.ProtoReflect.Descriptor instead.
+func (*SetChain) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *SetChain) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
+func (x *SetChain) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
 // Period is a stretch of heights in which something was in force.
 type Period struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3728,7 +3808,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3740,7 +3820,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3753,7 +3833,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{45}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -3784,7 +3864,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3796,7 +3876,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3809,7 +3889,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{46}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Member) GetId() string {
@@ -3871,7 +3951,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +3963,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +3976,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{47}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Key) GetId() []byte {
@@ -3974,7 +4054,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3986,7 +4066,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3999,7 +4079,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{48}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Subsystem) GetId() string {
@@ -4046,7 +4126,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4058,7 +4138,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4071,7 +4151,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{49}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Service) GetId() string {
@@ -4142,7 +4222,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4154,7 +4234,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4167,7 +4247,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{50}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Right) GetId() string {
@@ -4208,7 +4288,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4220,7 +4300,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4233,7 +4313,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{51}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Group) GetId() string {
@@ -4261,7 +4341,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4273,7 +4353,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4286,7 +4366,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{52}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -4323,7 +4403,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4335,7 +4415,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4348,7 +4428,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{53}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Log) GetOrigin() string {
@@ -4398,7 +4478,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4410,7 +4490,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4423,7 +4503,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{54}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -4464,7 +4544,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4476,7 +4556,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4489,7 +4569,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{55}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -4518,13 +4598,14 @@ type Params struct {
 	MaxOpenProposals uint32  `protobuf:"varint,7,opt,name=max_open_proposals,json=maxOpenProposals,proto3" json:"max_open_proposals,omitempty"` // of a member
 	BlockShare       uint32  `protobuf:"varint,8,opt,name=block_share,json=blockShare,proto3" json:"block_share,omitempty"`                     // of a block for one member while others wait, per mille
 	MemberQuota      uint64  `protobuf:"varint,9,opt,name=member_quota,json=memberQuota,proto3" json:"member_quota,omitempty"`                  // records of a member and its descendants
+	MlDsaValidators  bool    `protobuf:"varint,10,opt,name=ml_dsa_validators,json=mlDsaValidators,proto3" json:"ml_dsa_validators,omitempty"`   // validator keys may be ML-DSA-65
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4536,7 +4617,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4549,7 +4630,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Params) GetInstance() string {
@@ -4615,6 +4696,13 @@ func (x *Params) GetMemberQuota() uint64 {
 	return 0
 }
 
+func (x *Params) GetMlDsaValidators() bool {
+	if x != nil {
+		return x.MlDsaValidators
+	}
+	return false
+}
+
 // Votes is a member's weight in votes on proposals.
 type Votes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4626,7 +4714,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4638,7 +4726,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4651,7 +4739,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Votes) GetMember() string {
@@ -4681,7 +4769,7 @@ type Validator struct {
 
 func (x *Validator) Reset() {
 	*x = Validator{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4693,7 +4781,7 @@ func (x *Validator) String() string {
 func (*Validator) ProtoMessage() {}
 
 func (x *Validator) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4706,7 +4794,7 @@ func (x *Validator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validator.ProtoReflect.Descriptor instead.
 func (*Validator) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Validator) GetKeyId() []byte {
@@ -4747,7 +4835,7 @@ type Nodes struct {
 
 func (x *Nodes) Reset() {
 	*x = Nodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4759,7 +4847,7 @@ func (x *Nodes) String() string {
 func (*Nodes) ProtoMessage() {}
 
 func (x *Nodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4772,7 +4860,7 @@ func (x *Nodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
 func (*Nodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Nodes) GetMember() string {
@@ -4809,7 +4897,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4821,7 +4909,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4834,7 +4922,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Proposal) GetId() uint64 {
@@ -4933,7 +5021,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4945,7 +5033,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4958,7 +5046,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Tally) GetYes() uint64 {
@@ -4994,7 +5082,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5006,7 +5094,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5019,7 +5107,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Vote) GetProposal() uint64 {
@@ -5053,7 +5141,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5065,7 +5153,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5078,7 +5166,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Ballot) GetHeight() uint64 {
@@ -5111,7 +5199,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5123,7 +5211,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5136,7 +5224,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Delegation) GetRoot() string {
@@ -5207,7 +5295,7 @@ type Hosting struct {
 
 func (x *Hosting) Reset() {
 	*x = Hosting{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5219,7 +5307,7 @@ func (x *Hosting) String() string {
 func (*Hosting) ProtoMessage() {}
 
 func (x *Hosting) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5232,7 +5320,7 @@ func (x *Hosting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
 func (*Hosting) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Hosting) GetMember() string {
@@ -5267,7 +5355,7 @@ type HostPeriod struct {
 
 func (x *HostPeriod) Reset() {
 	*x = HostPeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5279,7 +5367,7 @@ func (x *HostPeriod) String() string {
 func (*HostPeriod) ProtoMessage() {}
 
 func (x *HostPeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5292,7 +5380,7 @@ func (x *HostPeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
 func (*HostPeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *HostPeriod) GetHost() string {
@@ -5329,7 +5417,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5341,7 +5429,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5354,7 +5442,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Upgrade) GetName() string {
@@ -5405,7 +5493,7 @@ type Misbehaviour struct {
 
 func (x *Misbehaviour) Reset() {
 	*x = Misbehaviour{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5417,7 +5505,7 @@ func (x *Misbehaviour) String() string {
 func (*Misbehaviour) ProtoMessage() {}
 
 func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5430,7 +5518,7 @@ func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
 func (*Misbehaviour) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Misbehaviour) GetKeyId() []byte {
@@ -5457,6 +5545,67 @@ func (x *Misbehaviour) GetHeight() uint64 {
 func (x *Misbehaviour) GetRecordedHeight() uint64 {
 	if x != nil {
 		return x.RecordedHeight
+	}
+	return 0
+}
+
+// Chain is the certificates of a key.
+type Chain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyId         []byte                 `protobuf:"bytes,1,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	Certificates  [][]byte               `protobuf:"bytes,2,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	Height        uint64                 `protobuf:"varint,3,opt,name=height,proto3" json:"height,omitempty"` // of the block that bound them
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Chain) Reset() {
+	*x = Chain{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Chain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Chain) ProtoMessage() {}
+
+func (x *Chain) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Chain.ProtoReflect.Descriptor instead.
+func (*Chain) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *Chain) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
+func (x *Chain) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *Chain) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
 	}
 	return 0
 }
@@ -5490,6 +5639,7 @@ type Event struct {
 	//	*Event_HostingSet
 	//	*Event_UpgradeSet
 	//	*Event_MisbehaviourRecorded
+	//	*Event_ChainSet
 	//	*Event_BlockCommitted
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -5498,7 +5648,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5510,7 +5660,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5523,7 +5673,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -5739,6 +5889,15 @@ func (x *Event) GetMisbehaviourRecorded() *Misbehaviour {
 	return nil
 }
 
+func (x *Event) GetChainSet() *Chain {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ChainSet); ok {
+			return x.ChainSet
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetBlockCommitted() *BlockCommitted {
 	if x != nil {
 		if x, ok := x.Body.(*Event_BlockCommitted); ok {
@@ -5828,6 +5987,10 @@ type Event_MisbehaviourRecorded struct {
 	MisbehaviourRecorded *Misbehaviour `protobuf:"bytes,28,opt,name=misbehaviour_recorded,json=misbehaviourRecorded,proto3,oneof"`
 }
 
+type Event_ChainSet struct {
+	ChainSet *Chain `protobuf:"bytes,29,opt,name=chain_set,json=chainSet,proto3,oneof"`
+}
+
 type Event_BlockCommitted struct {
 	BlockCommitted *BlockCommitted `protobuf:"bytes,30,opt,name=block_committed,json=blockCommitted,proto3,oneof"`
 }
@@ -5870,6 +6033,8 @@ func (*Event_UpgradeSet) isEvent_Body() {}
 
 func (*Event_MisbehaviourRecorded) isEvent_Body() {}
 
+func (*Event_ChainSet) isEvent_Body() {}
+
 func (*Event_BlockCommitted) isEvent_Body() {}
 
 // BlockCommitted is the last event of every block that changed anything. It
@@ -5886,7 +6051,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5898,7 +6063,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5911,7 +6076,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -5950,7 +6115,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5962,7 +6127,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5975,7 +6140,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -6020,7 +6185,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\"registry/registrypb/registry.proto\x12\x13civibus.registry.v1\"8\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\fR\x02tx\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x9e\x0e\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xdc\x0e\n" +
 	"\x02Tx\x12\x19\n" +
 	"\bchain_id\x18\x01 \x01(\tR\achainId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\fR\x05keyId\x12\x1a\n" +
@@ -6056,7 +6221,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05leave\x18% \x01(\v2\x1a.civibus.registry.v1.LeaveH\x00R\x05leave\x129\n" +
 	"\bset_host\x18& \x01(\v2\x1c.civibus.registry.v1.SetHostH\x00R\asetHost\x12B\n" +
 	"\vaccept_host\x18' \x01(\v2\x1f.civibus.registry.v1.AcceptHostH\x00R\n" +
-	"acceptHostB\x06\n" +
+	"acceptHost\x12<\n" +
+	"\tset_chain\x18( \x01(\v2\x1d.civibus.registry.v1.SetChainH\x00R\bsetChainB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -6259,7 +6425,10 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\n" +
 	"AcceptHost\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\tR\x04host\"F\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\"E\n" +
+	"\bSetChain\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\"\n" +
+	"\fcertificates\x18\x02 \x03(\fR\fcertificates\"F\n" +
 	"\x06Period\x12\x1f\n" +
 	"\vfrom_height\x18\x01 \x01(\x04R\n" +
 	"fromHeight\x12\x1b\n" +
@@ -6320,7 +6489,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"<\n" +
 	"\bSequence\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\x04R\x04last\x12\x1c\n" +
-	"\tnotarised\x18\x02 \x01(\x04R\tnotarised\"\xc0\x02\n" +
+	"\tnotarised\x18\x02 \x01(\x04R\tnotarised\"\xec\x02\n" +
 	"\x06Params\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x19\n" +
 	"\bchain_id\x18\x02 \x01(\tR\achainId\x12\x1e\n" +
@@ -6334,7 +6503,9 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x12max_open_proposals\x18\a \x01(\rR\x10maxOpenProposals\x12\x1f\n" +
 	"\vblock_share\x18\b \x01(\rR\n" +
 	"blockShare\x12!\n" +
-	"\fmember_quota\x18\t \x01(\x04R\vmemberQuota\"5\n" +
+	"\fmember_quota\x18\t \x01(\x04R\vmemberQuota\x12*\n" +
+	"\x11ml_dsa_validators\x18\n" +
+	" \x01(\bR\x0fmlDsaValidators\"5\n" +
 	"\x05Votes\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
 	"\x05votes\x18\x02 \x01(\rR\x05votes\"h\n" +
@@ -6404,7 +6575,11 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\x16\n" +
 	"\x06member\x18\x02 \x01(\tR\x06member\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12'\n" +
-	"\x0frecorded_height\x18\x04 \x01(\x04R\x0erecordedHeight\"\xba\v\n" +
+	"\x0frecorded_height\x18\x04 \x01(\x04R\x0erecordedHeight\"Z\n" +
+	"\x05Chain\x12\x15\n" +
+	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\"\n" +
+	"\fcertificates\x18\x02 \x03(\fR\fcertificates\x12\x16\n" +
+	"\x06height\x18\x03 \x01(\x04R\x06height\"\xf5\v\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x17\n" +
@@ -6435,7 +6610,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"hostingSet\x12?\n" +
 	"\vupgrade_set\x18\x1b \x01(\v2\x1c.civibus.registry.v1.UpgradeH\x00R\n" +
 	"upgradeSet\x12X\n" +
-	"\x15misbehaviour_recorded\x18\x1c \x01(\v2!.civibus.registry.v1.MisbehaviourH\x00R\x14misbehaviourRecorded\x12N\n" +
+	"\x15misbehaviour_recorded\x18\x1c \x01(\v2!.civibus.registry.v1.MisbehaviourH\x00R\x14misbehaviourRecorded\x129\n" +
+	"\tchain_set\x18\x1d \x01(\v2\x1a.civibus.registry.v1.ChainH\x00R\bchainSet\x12N\n" +
 	"\x0fblock_committed\x18\x1e \x01(\v2#.civibus.registry.v1.BlockCommittedH\x00R\x0eblockCommittedB\x06\n" +
 	"\x04body\"y\n" +
 	"\x0eBlockCommitted\x12$\n" +
@@ -6462,11 +6638,14 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x11PURPOSE_TRANSPORT\x10\x03\x12\x15\n" +
 	"\x11PURPOSE_VALIDATOR\x10\x04\x12\x11\n" +
 	"\rPURPOSE_ADMIN\x10\x05\x12\x13\n" +
-	"\x0fPURPOSE_WITNESS\x10\x06*^\n" +
+	"\x0fPURPOSE_WITNESS\x10\x06*\xa9\x01\n" +
 	"\tAlgorithm\x12\x19\n" +
 	"\x15ALGORITHM_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ALGORITHM_ED25519\x10\x01\x12\x1f\n" +
-	"\x1bALGORITHM_ECDSA_P256_SHA256\x10\x02*\x95\x01\n" +
+	"\x1bALGORITHM_ECDSA_P256_SHA256\x10\x02\x12\x17\n" +
+	"\x13ALGORITHM_ML_DSA_44\x10\x03\x12\x17\n" +
+	"\x13ALGORITHM_ML_DSA_65\x10\x04\x12\x17\n" +
+	"\x13ALGORITHM_ML_DSA_87\x10\x05*\x95\x01\n" +
 	"\x10RevocationReason\x12!\n" +
 	"\x1dREVOCATION_REASON_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19REVOCATION_REASON_ROTATED\x10\x01\x12!\n" +
@@ -6508,7 +6687,7 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 72)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
@@ -6563,33 +6742,35 @@ var file_registry_registrypb_registry_proto_goTypes = []any{
 	(*Leave)(nil),              // 50: civibus.registry.v1.Leave
 	(*SetHost)(nil),            // 51: civibus.registry.v1.SetHost
 	(*AcceptHost)(nil),         // 52: civibus.registry.v1.AcceptHost
-	(*Period)(nil),             // 53: civibus.registry.v1.Period
-	(*Member)(nil),             // 54: civibus.registry.v1.Member
-	(*Key)(nil),                // 55: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 56: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 57: civibus.registry.v1.Service
-	(*Right)(nil),              // 58: civibus.registry.v1.Right
-	(*Group)(nil),              // 59: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 60: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 61: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 62: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 63: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 64: civibus.registry.v1.Params
-	(*Votes)(nil),              // 65: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 66: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 67: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 68: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 69: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 70: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 71: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 72: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 73: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 74: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 75: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 76: civibus.registry.v1.Misbehaviour
-	(*Event)(nil),              // 77: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 78: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 79: civibus.registry.v1.StateProof
+	(*SetChain)(nil),           // 53: civibus.registry.v1.SetChain
+	(*Period)(nil),             // 54: civibus.registry.v1.Period
+	(*Member)(nil),             // 55: civibus.registry.v1.Member
+	(*Key)(nil),                // 56: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 57: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 58: civibus.registry.v1.Service
+	(*Right)(nil),              // 59: civibus.registry.v1.Right
+	(*Group)(nil),              // 60: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 61: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 62: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 63: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 64: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 65: civibus.registry.v1.Params
+	(*Votes)(nil),              // 66: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 67: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 68: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 69: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 70: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 71: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 72: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 73: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 74: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 75: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 76: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 77: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 78: civibus.registry.v1.Chain
+	(*Event)(nil),              // 79: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 80: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 81: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	10,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
@@ -6616,93 +6797,95 @@ var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	50,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
 	51,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
 	52,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
-	11,  // 24: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 25: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
-	1,   // 26: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
-	3,   // 27: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 28: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
-	4,   // 29: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	17,  // 30: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 31: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	17,  // 32: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	20,  // 33: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
-	0,   // 34: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	28,  // 35: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
-	29,  // 36: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
-	31,  // 37: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
-	32,  // 38: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
-	33,  // 39: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
-	34,  // 40: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
-	35,  // 41: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
-	37,  // 42: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
-	23,  // 43: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
-	24,  // 44: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	40,  // 45: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
-	41,  // 46: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
-	42,  // 47: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	11,  // 48: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	30,  // 49: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	47,  // 50: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 51: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	36,  // 52: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	38,  // 53: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	39,  // 54: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	36,  // 55: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 56: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	5,   // 57: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	47,  // 58: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	11,  // 59: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 60: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	53,  // 61: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 62: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 63: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 64: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 65: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	53,  // 66: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 67: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	17,  // 68: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 69: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	53,  // 70: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	21,  // 71: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 72: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	53,  // 73: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	53,  // 74: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	39,  // 75: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	47,  // 76: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	28,  // 77: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	39,  // 78: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	6,   // 79: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	69,  // 80: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	71,  // 81: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	53,  // 82: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	74,  // 83: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	7,   // 84: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	36,  // 85: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	54,  // 86: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	55,  // 87: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	56,  // 88: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	57,  // 89: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	58,  // 90: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	59,  // 91: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	60,  // 92: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	61,  // 93: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	62,  // 94: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	64,  // 95: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	66,  // 96: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	67,  // 97: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	65,  // 98: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	68,  // 99: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	70,  // 100: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	72,  // 101: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	73,  // 102: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	75,  // 103: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	76,  // 104: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	78,  // 105: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	106, // [106:106] is the sub-list for method output_type
-	106, // [106:106] is the sub-list for method input_type
-	106, // [106:106] is the sub-list for extension type_name
-	106, // [106:106] is the sub-list for extension extendee
-	0,   // [0:106] is the sub-list for field type_name
+	53,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
+	11,  // 25: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 26: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
+	1,   // 27: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
+	3,   // 28: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 29: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
+	4,   // 30: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
+	17,  // 31: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 32: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
+	17,  // 33: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	20,  // 34: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	0,   // 35: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
+	28,  // 36: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	29,  // 37: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	31,  // 38: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	32,  // 39: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	33,  // 40: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	34,  // 41: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	35,  // 42: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	37,  // 43: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	23,  // 44: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	24,  // 45: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	40,  // 46: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	41,  // 47: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	42,  // 48: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	11,  // 49: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	30,  // 50: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	47,  // 51: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 52: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	36,  // 53: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	38,  // 54: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	39,  // 55: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	36,  // 56: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 57: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	5,   // 58: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	47,  // 59: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	11,  // 60: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 61: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	54,  // 62: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 63: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 64: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 65: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 66: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	54,  // 67: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 68: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	17,  // 69: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 70: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	54,  // 71: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	21,  // 72: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 73: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	54,  // 74: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	54,  // 75: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	39,  // 76: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	47,  // 77: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	28,  // 78: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	39,  // 79: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	6,   // 80: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	70,  // 81: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	72,  // 82: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	54,  // 83: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	75,  // 84: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	7,   // 85: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	36,  // 86: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	55,  // 87: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	56,  // 88: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	57,  // 89: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	58,  // 90: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	59,  // 91: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	60,  // 92: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	61,  // 93: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	62,  // 94: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	63,  // 95: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	65,  // 96: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	67,  // 97: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	68,  // 98: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	66,  // 99: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	69,  // 100: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	71,  // 101: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	73,  // 102: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	74,  // 103: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	76,  // 104: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	77,  // 105: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	78,  // 106: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	80,  // 107: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	108, // [108:108] is the sub-list for method output_type
+	108, // [108:108] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -6735,6 +6918,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Tx_Leave)(nil),
 		(*Tx_SetHost)(nil),
 		(*Tx_AcceptHost)(nil),
+		(*Tx_SetChain)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[13].OneofWrappers = []any{
 		(*GrantRight_Client)(nil),
@@ -6754,7 +6938,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_CancelUpgrade)(nil),
 		(*Change_RevokeKey)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[69].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[71].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -6774,6 +6958,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Event_HostingSet)(nil),
 		(*Event_UpgradeSet)(nil),
 		(*Event_MisbehaviourRecorded)(nil),
+		(*Event_ChainSet)(nil),
 		(*Event_BlockCommitted)(nil),
 	}
 	type x struct{}
@@ -6782,7 +6967,7 @@ func file_registry_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   72,
+			NumMessages:   74,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
