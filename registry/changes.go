@@ -216,6 +216,31 @@ func (x *txn) revokeKeyNow(m *registrypb.RevokeKeyEmergency) ([]record, *refusal
 	return []record{keyRecord{revoked(old, x.height, reasons()[m.Reason])}}, nil
 }
 
+// recoverMember registers an admin key of a member that cannot do it itself.
+func (x *txn) recoverMember(m *registrypb.RecoverMember) ([]record, *refusal) {
+	id, r := x.memberID("id", m.Id)
+	if r != nil {
+		return nil, r
+	}
+	if r := x.mustLive(id); r != nil {
+		return nil, r
+	}
+	if m.Key == nil || civibus.Purpose(m.Key.Purpose) != civibus.AdminKey {
+		return nil, refuse(InvalidField, "key is missing or not an admin key")
+	}
+	if x.member(id).Status == civibus.Active && x.hasAdmin(id) {
+		return nil, refuse(NotAuthorised, "member %s is active and has an admin key in force; it adds keys itself", id)
+	}
+	keys, r := x.newKeys(id, []*registrypb.NewKey{m.Key})
+	if r != nil {
+		return nil, r
+	}
+	if list, _ := x.keysOf.Get(keysOfKey(id, civibus.AdminKey)); len(list) >= maxKeysPerPurpose {
+		return nil, refuse(LimitReached, "member %s has %d admin keys, the rule is at most %d", id, len(list), maxKeysPerPurpose)
+	}
+	return []record{keyRecord{keys[0]}}, nil
+}
+
 // revoked is a key with its end.
 func revoked(k *civibus.RegisteredKey, at uint64, reason string) *civibus.RegisteredKey {
 	next := *k

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
 )
@@ -34,7 +35,7 @@ func FuzzEnvelope(f *testing.F) {
 		proposal(&registrypb.SetVotes{Member: idB, Votes: 2}), proposal(setPowers(powerOf("B/validator", 0), powerOf("C/validator", 3))),
 		proposal(&registrypb.SetParams{Registrars: &registrypb.Registrars{Members: []string{idB}}, BlockShare: 7, Rules: []*registrypb.Rule{{Kind: 1, Quorum: 1, Threshold: 501, PeriodSeconds: 1}}}),
 		proposal(&registrypb.SetGroup{Id: "global/x", Title: "X"}), proposal(&registrypb.SetGroupMember{Group: "global/towns", Client: idC, Member: true}),
-		proposal(&registrypb.PlanUpgrade{Name: "protocol-2", Height: 50}), proposal(&registrypb.CancelUpgrade{Name: "v1"}), proposal(revokeNow("B/seal")),
+		proposal(&registrypb.PlanUpgrade{Name: "protocol-2", Height: 50}), proposal(&registrypb.CancelUpgrade{Name: "v1"}), proposal(revokeNow("B/seal")), proposal(&registrypb.RecoverMember{Id: idB, Key: newKey("x", idB, civibus.AdminKey)}),
 		vote(1, false), &registrypb.WithdrawProposal{Proposal: 1}, &registrypb.Delegate{Root: idA, To: idB, Rights: true, Until: 4_000_000_000}, &registrypb.RevokeDelegation{Root: idA, To: idB},
 		&registrypb.SetNodes{Member: idA, Nodes: []*registrypb.NodeAddress{node("A")}}, &registrypb.MoveVotingPower{From: keyIDBytes("A/validator"), To: keyIDBytes("B/validator")},
 		&registrypb.Leave{}, &registrypb.SetHost{Member: idA, Host: idB}, &registrypb.AcceptHost{Member: idB, Host: idA},

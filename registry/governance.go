@@ -156,6 +156,8 @@ func (x *txn) make(c *registrypb.Change) ([]record, *refusal) {
 		return x.cancelUpgrade(c.CancelUpgrade)
 	case *registrypb.Change_RevokeKey:
 		return x.revokeKeyNow(c.RevokeKey)
+	case *registrypb.Change_RecoverMember:
+		return x.recoverMember(c.RecoverMember)
 	}
 	return nil, refuse(InvalidField, "the change is of an unknown kind")
 }

@@ -93,7 +93,7 @@ func changeRefusals(body bodyRun, after after) {
 	change("share", registry.InvalidField, &registrypb.SetParams{BlockShare: 1001})
 	change("quota", registry.InvalidField, &registrypb.SetParams{MemberQuota: 99})
 	for name, r := range map[string]*registrypb.Rule{
-		"kind": {Kind: 13, Quorum: 1, Threshold: 501, PeriodSeconds: 1}, "quorum": {Kind: 1, Quorum: 1001, Threshold: 501, PeriodSeconds: 1},
+		"kind": {Kind: 14, Quorum: 1, Threshold: 501, PeriodSeconds: 1}, "quorum": {Kind: 1, Quorum: 1001, Threshold: 501, PeriodSeconds: 1},
 		"minority": {Kind: 1, Quorum: 1, Threshold: 500, PeriodSeconds: 1}, "period": {Kind: 1, Quorum: 1, Threshold: 501},
 	} {
 		change("rule: "+name, registry.InvalidField, &registrypb.SetParams{Rules: []*registrypb.Rule{r}})
@@ -114,6 +114,16 @@ func changeRefusals(body bodyRun, after after) {
 	change("upgrade with validators", registry.InvalidField, &registrypb.PlanUpgrade{Name: "v1", Height: 100, Validators: []*registrypb.ValidatorPower{powerOf("A/validator", 1)}})
 	change("cancel nothing", registry.NotFound, &registrypb.CancelUpgrade{Name: "v1"})
 	change("cancel: name", registry.InvalidField, &registrypb.CancelUpgrade{})
+	recovery := func(name, id string, purpose civibus.Purpose) *registrypb.RecoverMember {
+		return &registrypb.RecoverMember{Id: id, Key: newKey(name, id, purpose)}
+	}
+	change("recover who needs no help", registry.NotAuthorised, recovery("x", idB, civibus.AdminKey))
+	change("recover nobody", registry.NotFound, recovery("x", "TEST/GOV/X", civibus.AdminKey))
+	change("recover with a seal key", registry.InvalidField, recovery("x", idB, civibus.SealKey))
+	change("recover without a key", registry.InvalidField, &registrypb.RecoverMember{Id: idB})
+	after("recover with a known key", registry.AlreadyExists, "A/admin", proposal(recovery("A/admin", idC, civibus.AdminKey)), func(w *world) {
+		w.ok(edKey("B/admin"), &registrypb.RevokeKey{KeyId: keyIDBytes("C/admin"), Reason: 1})
+	})
 	change("revoke nothing", registry.NotFound, revokeNow("X/seal"))
 	change("revoke: key id", registry.InvalidField, &registrypb.RevokeKeyEmergency{KeyId: []byte{1}, Reason: 1})
 	change("revoke: reason", registry.InvalidField, &registrypb.RevokeKeyEmergency{KeyId: keyIDBytes("B/seal")})

@@ -38,6 +38,8 @@ func changeOf(body any) *registrypb.Change {
 		return &registrypb.Change{Change: &registrypb.Change_PlanUpgrade{PlanUpgrade: b}}
 	case *registrypb.CancelUpgrade:
 		return &registrypb.Change{Change: &registrypb.Change_CancelUpgrade{CancelUpgrade: b}}
+	case *registrypb.RecoverMember:
+		return &registrypb.Change{Change: &registrypb.Change_RecoverMember{RecoverMember: b}}
 	case *registrypb.RevokeKeyEmergency:
 		return &registrypb.Change{Change: &registrypb.Change_RevokeKey{RevokeKey: b}}
 	}
@@ -228,6 +230,8 @@ func drawChange(t *rapid.T, v *registry.View) *registrypb.Change {
 		return changeOf(&registrypb.SetGroupMember{Group: "global/g", Client: id, Member: rapid.Bool().Draw(t, "in")})
 	case registry.KindPlanUpgrade:
 		return changeOf(&registrypb.PlanUpgrade{Name: "v9", Height: v.Height() + 1000})
+	case registry.KindRecoverMember:
+		return changeOf(&registrypb.RecoverMember{Id: id, Key: newKey("recovered", id, civibus.AdminKey)})
 	case registry.KindCancelUpgrade:
 		return changeOf(&registrypb.CancelUpgrade{Name: "v9"})
 	}

@@ -119,7 +119,7 @@ func TestEachKind(t *testing.T) {
 	if len(p.Registrars) != 0 || p.MaxTxBytes != 20000 || p.MaxOpenProposals != 3 || v().BlockShare() != 50 || p.MemberQuota != 1000 {
 		t.Errorf("parameters: %+v", p)
 	}
-	if r := p.Rules[registry.KindSetGroup-1]; r != (registry.Rule{Kind: registry.KindSetGroup, Quorum: 1000, Threshold: 750, PeriodSeconds: 60}) || len(p.Rules) != 12 {
+	if r := p.Rules[registry.KindSetGroup-1]; r != (registry.Rule{Kind: registry.KindSetGroup, Quorum: 1000, Threshold: 750, PeriodSeconds: 60}) || len(p.Rules) != 13 {
 		t.Errorf("rules: %+v", p.Rules)
 	}
 	w.refused(registry.NotAuthorised, edKey("A/admin"), &registrypb.SetGroup{Id: "global/x", Title: "X"})
@@ -140,6 +140,9 @@ func TestEachKind(t *testing.T) {
 	if k, _ := v().Key(edKey("B/seal").public.ID); k.Revoke != w.m.Height() || k.Reason != "compromised" {
 		t.Errorf("the key is %+v", k)
 	}
+	w.ok(edKey("B/admin"), &registrypb.RevokeKey{KeyId: keyIDBytes("C/admin"), Reason: 2}) // lost, and its parent is gone soon
+	pass(&registrypb.RecoverMember{Id: idC, Key: newKey("C/admin2", idC, civibus.AdminKey)})
+	w.ok(edKey("C/admin2"), &registrypb.SetSubsystem{Id: idC + "/S", Name: "S"})
 	for _, k := range registry.ProposalKinds() {
 		if !seen[k] {
 			t.Errorf("no change of kind %s was made", k)
@@ -417,7 +420,7 @@ func TestProtocol0(t *testing.T) {
 	w.block()
 	w.block() // at
 	v := w.view()
-	if p := v.Params(); v.Height() != at || p.Protocol != 1 || len(p.Rules) != 12 || len(p.Registrars) != 1 || v.AllVotes() != 2 || len(v.Validators()) != 3 {
+	if p := v.Params(); v.Height() != at || p.Protocol != 1 || len(p.Rules) != 13 || len(p.Registrars) != 1 || v.AllVotes() != 2 || len(v.Validators()) != 3 {
 		t.Errorf("after the upgrade: %+v, %d votes, %d validators", p, v.AllVotes(), len(v.Validators()))
 	}
 	if _, _, ok := v.Upgrade(); ok {

@@ -33,12 +33,13 @@ const (
 	KindPlanUpgrade
 	KindCancelUpgrade
 	KindRevokeKey // the emergency revocation, with the shorter rule
+	KindRecoverMember
 )
 
 func proposalKinds() []string {
 	return []string{
 		"", "admit_member", "suspend_member", "reinstate_member", "remove_member", "set_votes", "set_validators", "set_params",
-		"set_group", "set_group_member", "plan_upgrade", "cancel_upgrade", "revoke_key",
+		"set_group", "set_group_member", "plan_upgrade", "cancel_upgrade", "revoke_key", "recover_member",
 	}
 }
 

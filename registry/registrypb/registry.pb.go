@@ -2161,6 +2161,7 @@ type Change struct {
 	//	*Change_PlanUpgrade
 	//	*Change_CancelUpgrade
 	//	*Change_RevokeKey
+	//	*Change_RecoverMember
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2311,6 +2312,15 @@ func (x *Change) GetRevokeKey() *RevokeKeyEmergency {
 	return nil
 }
 
+func (x *Change) GetRecoverMember() *RecoverMember {
+	if x != nil {
+		if x, ok := x.Change.(*Change_RecoverMember); ok {
+			return x.RecoverMember
+		}
+	}
+	return nil
+}
+
 type isChange_Change interface {
 	isChange_Change()
 }
@@ -2363,6 +2373,10 @@ type Change_RevokeKey struct {
 	RevokeKey *RevokeKeyEmergency `protobuf:"bytes,12,opt,name=revoke_key,json=revokeKey,proto3,oneof"`
 }
 
+type Change_RecoverMember struct {
+	RecoverMember *RecoverMember `protobuf:"bytes,13,opt,name=recover_member,json=recoverMember,proto3,oneof"`
+}
+
 func (*Change_AdmitMember) isChange_Change() {}
 
 func (*Change_SuspendMember) isChange_Change() {}
@@ -2386,6 +2400,8 @@ func (*Change_PlanUpgrade) isChange_Change() {}
 func (*Change_CancelUpgrade) isChange_Change() {}
 
 func (*Change_RevokeKey) isChange_Change() {}
+
+func (*Change_RecoverMember) isChange_Change() {}
 
 // AdmitMember takes a body in as a top-level member, with everything it needs to
 // take part. The keys' possession proofs make it the body's own statement.
@@ -3192,6 +3208,60 @@ func (x *RevokeKeyEmergency) GetReason() RevocationReason {
 	return RevocationReason_REVOCATION_REASON_UNSPECIFIED
 }
 
+// RecoverMember gives an admin key to a member that cannot help itself: it is
+// suspended, or has no admin key in force.
+type RecoverMember struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Key           *NewKey                `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverMember) Reset() {
+	*x = RecoverMember{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverMember) ProtoMessage() {}
+
+func (x *RecoverMember) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverMember.ProtoReflect.Descriptor instead.
+func (*RecoverMember) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RecoverMember) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RecoverMember) GetKey() *NewKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 type CastVote struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Proposal      uint64                 `protobuf:"varint,1,opt,name=proposal,proto3" json:"proposal,omitempty"`
@@ -3202,7 +3272,7 @@ type CastVote struct {
 
 func (x *CastVote) Reset() {
 	*x = CastVote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[35]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3214,7 +3284,7 @@ func (x *CastVote) String() string {
 func (*CastVote) ProtoMessage() {}
 
 func (x *CastVote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[35]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3297,7 @@ func (x *CastVote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CastVote.ProtoReflect.Descriptor instead.
 func (*CastVote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{35}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CastVote) GetProposal() uint64 {
@@ -3253,7 +3323,7 @@ type WithdrawProposal struct {
 
 func (x *WithdrawProposal) Reset() {
 	*x = WithdrawProposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[36]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3265,7 +3335,7 @@ func (x *WithdrawProposal) String() string {
 func (*WithdrawProposal) ProtoMessage() {}
 
 func (x *WithdrawProposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[36]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3278,7 +3348,7 @@ func (x *WithdrawProposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawProposal.ProtoReflect.Descriptor instead.
 func (*WithdrawProposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{36}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WithdrawProposal) GetProposal() uint64 {
@@ -3304,7 +3374,7 @@ type Delegate struct {
 
 func (x *Delegate) Reset() {
 	*x = Delegate{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[37]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3386,7 @@ func (x *Delegate) String() string {
 func (*Delegate) ProtoMessage() {}
 
 func (x *Delegate) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[37]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3399,7 @@ func (x *Delegate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegate.ProtoReflect.Descriptor instead.
 func (*Delegate) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{37}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Delegate) GetRoot() string {
@@ -3391,7 +3461,7 @@ type RevokeDelegation struct {
 
 func (x *RevokeDelegation) Reset() {
 	*x = RevokeDelegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[38]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3403,7 +3473,7 @@ func (x *RevokeDelegation) String() string {
 func (*RevokeDelegation) ProtoMessage() {}
 
 func (x *RevokeDelegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[38]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3416,7 +3486,7 @@ func (x *RevokeDelegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeDelegation.ProtoReflect.Descriptor instead.
 func (*RevokeDelegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{38}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RevokeDelegation) GetRoot() string {
@@ -3444,7 +3514,7 @@ type NodeAddress struct {
 
 func (x *NodeAddress) Reset() {
 	*x = NodeAddress{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[39]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3456,7 +3526,7 @@ func (x *NodeAddress) String() string {
 func (*NodeAddress) ProtoMessage() {}
 
 func (x *NodeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[39]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3469,7 +3539,7 @@ func (x *NodeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
 func (*NodeAddress) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{39}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *NodeAddress) GetId() string {
@@ -3504,7 +3574,7 @@ type SetNodes struct {
 
 func (x *SetNodes) Reset() {
 	*x = SetNodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[40]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +3586,7 @@ func (x *SetNodes) String() string {
 func (*SetNodes) ProtoMessage() {}
 
 func (x *SetNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[40]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +3599,7 @@ func (x *SetNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodes.ProtoReflect.Descriptor instead.
 func (*SetNodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{40}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetNodes) GetMember() string {
@@ -3558,7 +3628,7 @@ type MoveVotingPower struct {
 
 func (x *MoveVotingPower) Reset() {
 	*x = MoveVotingPower{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[41]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3640,7 @@ func (x *MoveVotingPower) String() string {
 func (*MoveVotingPower) ProtoMessage() {}
 
 func (x *MoveVotingPower) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[41]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3653,7 @@ func (x *MoveVotingPower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveVotingPower.ProtoReflect.Descriptor instead.
 func (*MoveVotingPower) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{41}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *MoveVotingPower) GetFrom() []byte {
@@ -3609,7 +3679,7 @@ type Leave struct {
 
 func (x *Leave) Reset() {
 	*x = Leave{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[42]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3621,7 +3691,7 @@ func (x *Leave) String() string {
 func (*Leave) ProtoMessage() {}
 
 func (x *Leave) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[42]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3634,7 +3704,7 @@ func (x *Leave) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Leave.ProtoReflect.Descriptor instead.
 func (*Leave) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{42}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{43}
 }
 
 // SetHost asks another member to carry a member's exchanges with its gateways.
@@ -3649,7 +3719,7 @@ type SetHost struct {
 
 func (x *SetHost) Reset() {
 	*x = SetHost{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[43]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3661,7 +3731,7 @@ func (x *SetHost) String() string {
 func (*SetHost) ProtoMessage() {}
 
 func (x *SetHost) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[43]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3674,7 +3744,7 @@ func (x *SetHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetHost.ProtoReflect.Descriptor instead.
 func (*SetHost) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{43}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetHost) GetMember() string {
@@ -3701,7 +3771,7 @@ type AcceptHost struct {
 
 func (x *AcceptHost) Reset() {
 	*x = AcceptHost{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[44]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3713,7 +3783,7 @@ func (x *AcceptHost) String() string {
 func (*AcceptHost) ProtoMessage() {}
 
 func (x *AcceptHost) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[44]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3726,7 +3796,7 @@ func (x *AcceptHost) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcceptHost.ProtoReflect.Descriptor instead.
 func (*AcceptHost) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{44}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AcceptHost) GetMember() string {
@@ -3755,7 +3825,7 @@ type SetChain struct {
 
 func (x *SetChain) Reset() {
 	*x = SetChain{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3767,7 +3837,7 @@ func (x *SetChain) String() string {
 func (*SetChain) ProtoMessage() {}
 
 func (x *SetChain) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[45]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3780,7 +3850,7 @@ func (x *SetChain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetChain.ProtoReflect.Descriptor instead.
 func (*SetChain) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{45}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *SetChain) GetKeyId() []byte {
@@ -3808,7 +3878,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3820,7 +3890,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[46]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3833,7 +3903,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{46}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -3864,7 +3934,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3876,7 +3946,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3889,7 +3959,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{47}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Member) GetId() string {
@@ -3951,7 +4021,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3963,7 +4033,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3976,7 +4046,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{48}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Key) GetId() []byte {
@@ -4054,7 +4124,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4066,7 +4136,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4079,7 +4149,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{49}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Subsystem) GetId() string {
@@ -4126,7 +4196,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4138,7 +4208,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4151,7 +4221,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{50}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Service) GetId() string {
@@ -4222,7 +4292,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4234,7 +4304,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4247,7 +4317,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{51}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Right) GetId() string {
@@ -4288,7 +4358,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4300,7 +4370,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4313,7 +4383,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{52}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Group) GetId() string {
@@ -4341,7 +4411,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4353,7 +4423,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4366,7 +4436,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{53}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -4403,7 +4473,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4415,7 +4485,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4428,7 +4498,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{54}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Log) GetOrigin() string {
@@ -4478,7 +4548,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4490,7 +4560,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4503,7 +4573,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{55}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -4544,7 +4614,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4556,7 +4626,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4569,7 +4639,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -4605,7 +4675,7 @@ type Params struct {
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4617,7 +4687,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4630,7 +4700,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Params) GetInstance() string {
@@ -4714,7 +4784,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4726,7 +4796,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4739,7 +4809,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Votes) GetMember() string {
@@ -4769,7 +4839,7 @@ type Validator struct {
 
 func (x *Validator) Reset() {
 	*x = Validator{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4781,7 +4851,7 @@ func (x *Validator) String() string {
 func (*Validator) ProtoMessage() {}
 
 func (x *Validator) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4794,7 +4864,7 @@ func (x *Validator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validator.ProtoReflect.Descriptor instead.
 func (*Validator) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Validator) GetKeyId() []byte {
@@ -4835,7 +4905,7 @@ type Nodes struct {
 
 func (x *Nodes) Reset() {
 	*x = Nodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4847,7 +4917,7 @@ func (x *Nodes) String() string {
 func (*Nodes) ProtoMessage() {}
 
 func (x *Nodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4860,7 +4930,7 @@ func (x *Nodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
 func (*Nodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Nodes) GetMember() string {
@@ -4897,7 +4967,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4909,7 +4979,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4922,7 +4992,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Proposal) GetId() uint64 {
@@ -5021,7 +5091,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5033,7 +5103,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5046,7 +5116,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Tally) GetYes() uint64 {
@@ -5082,7 +5152,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5094,7 +5164,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5107,7 +5177,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Vote) GetProposal() uint64 {
@@ -5141,7 +5211,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5153,7 +5223,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5166,7 +5236,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Ballot) GetHeight() uint64 {
@@ -5199,7 +5269,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5211,7 +5281,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5224,7 +5294,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Delegation) GetRoot() string {
@@ -5295,7 +5365,7 @@ type Hosting struct {
 
 func (x *Hosting) Reset() {
 	*x = Hosting{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5307,7 +5377,7 @@ func (x *Hosting) String() string {
 func (*Hosting) ProtoMessage() {}
 
 func (x *Hosting) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5320,7 +5390,7 @@ func (x *Hosting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
 func (*Hosting) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Hosting) GetMember() string {
@@ -5355,7 +5425,7 @@ type HostPeriod struct {
 
 func (x *HostPeriod) Reset() {
 	*x = HostPeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5367,7 +5437,7 @@ func (x *HostPeriod) String() string {
 func (*HostPeriod) ProtoMessage() {}
 
 func (x *HostPeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5380,7 +5450,7 @@ func (x *HostPeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
 func (*HostPeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *HostPeriod) GetHost() string {
@@ -5417,7 +5487,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5429,7 +5499,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5442,7 +5512,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Upgrade) GetName() string {
@@ -5493,7 +5563,7 @@ type Misbehaviour struct {
 
 func (x *Misbehaviour) Reset() {
 	*x = Misbehaviour{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5505,7 +5575,7 @@ func (x *Misbehaviour) String() string {
 func (*Misbehaviour) ProtoMessage() {}
 
 func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5518,7 +5588,7 @@ func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
 func (*Misbehaviour) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Misbehaviour) GetKeyId() []byte {
@@ -5561,7 +5631,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5573,7 +5643,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5586,7 +5656,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Chain) GetKeyId() []byte {
@@ -5648,7 +5718,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5660,7 +5730,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5673,7 +5743,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -6051,7 +6121,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6063,7 +6133,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6076,7 +6146,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -6115,7 +6185,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6127,7 +6197,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6140,7 +6210,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -6313,7 +6383,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\aPropose\x123\n" +
 	"\x06change\x18\x01 \x01(\v2\x1b.civibus.registry.v1.ChangeR\x06change\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12\x17\n" +
-	"\ano_vote\x18\x03 \x01(\bR\x06noVote\"\xfc\x06\n" +
+	"\ano_vote\x18\x03 \x01(\bR\x06noVote\"\xc9\a\n" +
 	"\x06Change\x12E\n" +
 	"\fadmit_member\x18\x01 \x01(\v2 .civibus.registry.v1.AdmitMemberH\x00R\vadmitMember\x12K\n" +
 	"\x0esuspend_member\x18\x02 \x01(\v2\".civibus.registry.v1.SuspendMemberH\x00R\rsuspendMember\x12Q\n" +
@@ -6329,7 +6399,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	" \x01(\v2 .civibus.registry.v1.PlanUpgradeH\x00R\vplanUpgrade\x12K\n" +
 	"\x0ecancel_upgrade\x18\v \x01(\v2\".civibus.registry.v1.CancelUpgradeH\x00R\rcancelUpgrade\x12H\n" +
 	"\n" +
-	"revoke_key\x18\f \x01(\v2'.civibus.registry.v1.RevokeKeyEmergencyH\x00R\trevokeKeyB\b\n" +
+	"revoke_key\x18\f \x01(\v2'.civibus.registry.v1.RevokeKeyEmergencyH\x00R\trevokeKey\x12K\n" +
+	"\x0erecover_member\x18\r \x01(\v2\".civibus.registry.v1.RecoverMemberH\x00R\rrecoverMemberB\b\n" +
 	"\x06change\"\x80\x02\n" +
 	"\vAdmitMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -6391,7 +6462,10 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"j\n" +
 	"\x12RevokeKeyEmergency\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12=\n" +
-	"\x06reason\x18\x02 \x01(\x0e2%.civibus.registry.v1.RevocationReasonR\x06reason\"8\n" +
+	"\x06reason\x18\x02 \x01(\x0e2%.civibus.registry.v1.RevocationReasonR\x06reason\"N\n" +
+	"\rRecoverMember\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
+	"\x03key\x18\x02 \x01(\v2\x1b.civibus.registry.v1.NewKeyR\x03key\"8\n" +
 	"\bCastVote\x12\x1a\n" +
 	"\bproposal\x18\x01 \x01(\x04R\bproposal\x12\x10\n" +
 	"\x03yes\x18\x02 \x01(\bR\x03yes\".\n" +
@@ -6687,7 +6761,7 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 74)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
@@ -6732,45 +6806,46 @@ var file_registry_registrypb_registry_proto_goTypes = []any{
 	(*PlanUpgrade)(nil),        // 40: civibus.registry.v1.PlanUpgrade
 	(*CancelUpgrade)(nil),      // 41: civibus.registry.v1.CancelUpgrade
 	(*RevokeKeyEmergency)(nil), // 42: civibus.registry.v1.RevokeKeyEmergency
-	(*CastVote)(nil),           // 43: civibus.registry.v1.CastVote
-	(*WithdrawProposal)(nil),   // 44: civibus.registry.v1.WithdrawProposal
-	(*Delegate)(nil),           // 45: civibus.registry.v1.Delegate
-	(*RevokeDelegation)(nil),   // 46: civibus.registry.v1.RevokeDelegation
-	(*NodeAddress)(nil),        // 47: civibus.registry.v1.NodeAddress
-	(*SetNodes)(nil),           // 48: civibus.registry.v1.SetNodes
-	(*MoveVotingPower)(nil),    // 49: civibus.registry.v1.MoveVotingPower
-	(*Leave)(nil),              // 50: civibus.registry.v1.Leave
-	(*SetHost)(nil),            // 51: civibus.registry.v1.SetHost
-	(*AcceptHost)(nil),         // 52: civibus.registry.v1.AcceptHost
-	(*SetChain)(nil),           // 53: civibus.registry.v1.SetChain
-	(*Period)(nil),             // 54: civibus.registry.v1.Period
-	(*Member)(nil),             // 55: civibus.registry.v1.Member
-	(*Key)(nil),                // 56: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 57: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 58: civibus.registry.v1.Service
-	(*Right)(nil),              // 59: civibus.registry.v1.Right
-	(*Group)(nil),              // 60: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 61: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 62: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 63: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 64: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 65: civibus.registry.v1.Params
-	(*Votes)(nil),              // 66: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 67: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 68: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 69: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 70: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 71: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 72: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 73: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 74: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 75: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 76: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 77: civibus.registry.v1.Misbehaviour
-	(*Chain)(nil),              // 78: civibus.registry.v1.Chain
-	(*Event)(nil),              // 79: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 80: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 81: civibus.registry.v1.StateProof
+	(*RecoverMember)(nil),      // 43: civibus.registry.v1.RecoverMember
+	(*CastVote)(nil),           // 44: civibus.registry.v1.CastVote
+	(*WithdrawProposal)(nil),   // 45: civibus.registry.v1.WithdrawProposal
+	(*Delegate)(nil),           // 46: civibus.registry.v1.Delegate
+	(*RevokeDelegation)(nil),   // 47: civibus.registry.v1.RevokeDelegation
+	(*NodeAddress)(nil),        // 48: civibus.registry.v1.NodeAddress
+	(*SetNodes)(nil),           // 49: civibus.registry.v1.SetNodes
+	(*MoveVotingPower)(nil),    // 50: civibus.registry.v1.MoveVotingPower
+	(*Leave)(nil),              // 51: civibus.registry.v1.Leave
+	(*SetHost)(nil),            // 52: civibus.registry.v1.SetHost
+	(*AcceptHost)(nil),         // 53: civibus.registry.v1.AcceptHost
+	(*SetChain)(nil),           // 54: civibus.registry.v1.SetChain
+	(*Period)(nil),             // 55: civibus.registry.v1.Period
+	(*Member)(nil),             // 56: civibus.registry.v1.Member
+	(*Key)(nil),                // 57: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 58: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 59: civibus.registry.v1.Service
+	(*Right)(nil),              // 60: civibus.registry.v1.Right
+	(*Group)(nil),              // 61: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 62: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 63: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 64: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 65: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 66: civibus.registry.v1.Params
+	(*Votes)(nil),              // 67: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 68: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 69: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 70: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 71: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 72: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 73: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 74: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 75: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 76: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 77: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 78: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 79: civibus.registry.v1.Chain
+	(*Event)(nil),              // 80: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 81: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 82: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	10,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
@@ -6788,16 +6863,16 @@ var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	25,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
 	26,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
 	27,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
-	43,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
-	44,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
-	45,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
-	46,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
-	48,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
-	49,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
-	50,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
-	51,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
-	52,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
-	53,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
+	44,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
+	45,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
+	46,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
+	47,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
+	49,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
+	50,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
+	51,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
+	52,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
+	53,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
+	54,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
 	11,  // 25: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
 	0,   // 26: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
 	1,   // 27: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
@@ -6822,70 +6897,72 @@ var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	40,  // 46: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
 	41,  // 47: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
 	42,  // 48: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	11,  // 49: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	30,  // 50: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	47,  // 51: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 52: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	36,  // 53: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	38,  // 54: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	39,  // 55: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	36,  // 56: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 57: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	5,   // 58: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	47,  // 59: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	11,  // 60: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 61: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	54,  // 62: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 63: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 64: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 65: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 66: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	54,  // 67: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 68: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	17,  // 69: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 70: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	54,  // 71: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	21,  // 72: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 73: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	54,  // 74: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	54,  // 75: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	39,  // 76: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	47,  // 77: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	28,  // 78: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	39,  // 79: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	6,   // 80: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	70,  // 81: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	72,  // 82: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	54,  // 83: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	75,  // 84: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	7,   // 85: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	36,  // 86: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	55,  // 87: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	56,  // 88: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	57,  // 89: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	58,  // 90: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	59,  // 91: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	60,  // 92: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	61,  // 93: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	62,  // 94: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	63,  // 95: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	65,  // 96: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	67,  // 97: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	68,  // 98: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	66,  // 99: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	69,  // 100: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	71,  // 101: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	73,  // 102: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	74,  // 103: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	76,  // 104: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	77,  // 105: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	78,  // 106: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	80,  // 107: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	108, // [108:108] is the sub-list for method output_type
-	108, // [108:108] is the sub-list for method input_type
-	108, // [108:108] is the sub-list for extension type_name
-	108, // [108:108] is the sub-list for extension extendee
-	0,   // [0:108] is the sub-list for field type_name
+	43,  // 49: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
+	11,  // 50: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	30,  // 51: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	48,  // 52: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 53: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	36,  // 54: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	38,  // 55: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	39,  // 56: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	36,  // 57: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 58: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	30,  // 59: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	5,   // 60: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	48,  // 61: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	11,  // 62: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 63: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	55,  // 64: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 65: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 66: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 67: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 68: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	55,  // 69: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 70: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	17,  // 71: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 72: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	55,  // 73: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	21,  // 74: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 75: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	55,  // 76: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	55,  // 77: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	39,  // 78: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	48,  // 79: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	28,  // 80: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	39,  // 81: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	6,   // 82: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	71,  // 83: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	73,  // 84: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	55,  // 85: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	76,  // 86: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	7,   // 87: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	36,  // 88: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	56,  // 89: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	57,  // 90: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	58,  // 91: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	59,  // 92: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	60,  // 93: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	61,  // 94: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	62,  // 95: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	63,  // 96: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	64,  // 97: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	66,  // 98: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	68,  // 99: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	69,  // 100: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	67,  // 101: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	70,  // 102: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	72,  // 103: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	74,  // 104: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	75,  // 105: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	77,  // 106: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	78,  // 107: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	79,  // 108: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	81,  // 109: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	110, // [110:110] is the sub-list for method output_type
+	110, // [110:110] is the sub-list for method input_type
+	110, // [110:110] is the sub-list for extension type_name
+	110, // [110:110] is the sub-list for extension extendee
+	0,   // [0:110] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -6937,8 +7014,9 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_PlanUpgrade)(nil),
 		(*Change_CancelUpgrade)(nil),
 		(*Change_RevokeKey)(nil),
+		(*Change_RecoverMember)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[71].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[72].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -6967,7 +7045,7 @@ func file_registry_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
 			NumEnums:      8,
-			NumMessages:   74,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
