@@ -56,7 +56,7 @@ var engines = map[string][]string{
 	"github.com/cometbft/cometbft":            {"ledger", "bench/ledger"},
 	"github.com/cometbft/cometbft-db":         {"ledger", "bench/ledger"},
 	"github.com/transparency-dev/tessera":     {"evidence", "bench/evidence"},
-	"github.com/syndtr/goleveldb":             {"ledger", "evidence", "bench/ledger"},
+	"github.com/syndtr/goleveldb":             {"ledger", "evidence", "bench/ledger", "bench/registry"},
 	"github.com/dunglas/httpsfv":              {"seal"},
 	"github.com/spf13/cobra":                  {"cmd"},
 	"github.com/pelletier/go-toml":            {"node", "registry", "cmd", "internal"},
