@@ -213,9 +213,11 @@ type Change struct {
 	ID     string `json:"id"` // of what was set: member, service, key or right id
 }
 
-// NewKey asks the node to make a key of its own body and to register it.
+// NewKey asks the node to make a key of its own body and to register it, or to
+// register one that is in its key folder already.
 type NewKey struct {
 	Purpose        string `json:"purpose"`
+	Key            string `json:"key,omitempty"`             // id of a key of the folder; absent: a new one is made
 	Algorithm      string `json:"algorithm,omitempty"`       // ed25519 or ecdsa-p256-sha256; absent: the purpose's usual one
 	ActivateHeight uint64 `json:"activate_height,omitempty"` // absent: at once
 }

@@ -63,6 +63,33 @@ type KeysConfig struct {
 	// named after their purposes. Secret: whoever reads it can act as the body.
 	// The node refuses to start when others may read it.
 	Dir string `toml:"dir"`
+
+	// Where the passphrase is that opens and encrypts the key files: "file:PATH"
+	// (mode 0600), "credential:NAME" (of the systemd unit) or "fd:NUMBER" (open when
+	// the node starts). Never the passphrase itself. Empty: the files are not
+	// encrypted, of which the node warns.
+	Passphrase string `toml:"passphrase"`
+
+	// The token that holds some of the keys.
+	PKCS11 PKCS11Config `toml:"pkcs11"`
+}
+
+// PKCS11Config says which token is used. All empty: none.
+type PKCS11Config struct {
+	// Path of the token's PKCS#11 library, which runs within the node. The program
+	// must be built for it (docs/operate/keys.md).
+	Module string `toml:"module"`
+
+	// The token's label, as its own tools show it.
+	Token string `toml:"token"`
+
+	// Where the token's user PIN is: "file:PATH" (mode 0600) or "credential:NAME".
+	// Never the PIN itself. A wrong one is tried once: three lock most tokens.
+	PIN string `toml:"pin"`
+
+	// How many signatures the token makes at a time, up to 1024; 0 is 8. More than
+	// it allows makes signatures fail.
+	Sessions int `toml:"sessions"`
 }
 
 // LedgerConfig says how the node replicates the registry.

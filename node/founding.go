@@ -44,6 +44,7 @@ type BodyOptions struct {
 	Member     civibus.MemberID
 	Name       string
 	KeysDir    string // is created; must hold no key yet
+	Passphrase string // its source, as in KeysConfig; empty: key files are not encrypted
 	ServerCode string
 	Provider   string // host:port at which other bodies reach the provider face
 	Ledger     string // host:port at which other ledger nodes reach this one
@@ -63,10 +64,15 @@ func NewBody(o BodyOptions) (Body, error) {
 	if len(old) > 0 {
 		return Body{}, fmt.Errorf("new body: %s is not empty: %w; keys are never overwritten, choose another folder", o.KeysDir, fs.ErrExist)
 	}
-	ring, err := keys.CreateRing(o.KeysDir)
+	options, err := KeysConfig{Passphrase: o.Passphrase}.options()
 	if err != nil {
 		return Body{}, fmt.Errorf("new body: %w", err)
 	}
+	ring, err := keys.CreateRing(o.KeysDir, options...)
+	if err != nil {
+		return Body{}, fmt.Errorf("new body: %w", err)
+	}
+	defer ring.Close()
 	b := Body{
 		Format: BodyFormat, Member: o.Member.String(), Name: o.Name,
 		Gateways: []registry.GenesisGateway{{Code: o.ServerCode, Address: o.Provider}},

@@ -266,6 +266,9 @@ func (c Config) resolve(base string) Config {
 	}
 	abs(&c.DataDir)
 	abs(&c.Keys.Dir)
+	c.Keys.Passphrase = absSource(c.Keys.Passphrase, base)
+	abs(&c.Keys.PKCS11.Module)
+	c.Keys.PKCS11.PIN = absSource(c.Keys.PKCS11.PIN, base)
 	abs(&c.Ledger.Genesis)
 	abs(&c.Consumer.TLSCertificate)
 	abs(&c.Consumer.TLSKey)

@@ -119,7 +119,7 @@ func New(cfg Config, opts Options) (*Node, error) {
 	if genesis.Instance != member.Instance {
 		return nil, fmt.Errorf("genesis %s is of instance %q, member %s of %q; use the genesis of the member's instance", cfg.Ledger.Genesis, genesis.Instance, cfg.Member, member.Instance)
 	}
-	ring, err := keys.OpenRing(cfg.Keys.Dir)
+	ring, err := cfg.Keys.Open()
 	if err != nil {
 		return nil, fmt.Errorf("open the body's keys: %w", err)
 	}
@@ -143,6 +143,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	var closers closers
 	defer func() { err = errors.Join(err, closers.close()) }()
+	closers.add("keys", func(context.Context) error { return n.ring.Close() })
 	group, run := errgroup.WithContext(ctx)
 
 	// 1. Monitoring first, so that whoever watches sees the start.
@@ -151,6 +152,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	n.serveMetrics(lis, &closers, group)
+	group.Go(func() error { n.watchKeys(run); return nil })
 
 	// 2. The ledger, and with it the registry view.
 	led, err := n.openLedger(ctx)

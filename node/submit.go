@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -233,14 +235,17 @@ func (n *Node) newKey(ctx context.Context, req admin.NewKey) (admin.Change, erro
 	}
 	var key *keys.Key
 	var certificate []byte
-	if purpose == civibus.TransportKey {
+	switch {
+	case req.Key != "":
+		key, certificate, err = n.heldKey(purpose, req.Key)
+	case purpose == civibus.TransportKey:
 		m, _ := v.Member(n.member)
 		var hosts []string
 		for _, g := range m.Gateways {
 			hosts = append(hosts, g.Address)
 		}
 		key, certificate, err = n.ring.CreateTransport(n.member, hosts, algorithm, n.clock())
-	} else {
+	default:
 		key, err = n.ring.Create(purpose, algorithm, n.clock())
 	}
 	if err != nil {
@@ -250,8 +255,37 @@ func (n *Node) newKey(ctx context.Context, req admin.NewKey) (admin.Change, erro
 	if err != nil {
 		return admin.Change{}, fmt.Errorf("prove possession: %w", err)
 	}
-	return n.change(ctx, &registrypb.Tx{Body: &registrypb.Tx_AddKey{AddKey: &registrypb.AddKey{
+	out, err := n.change(ctx, &registrypb.Tx{Body: &registrypb.Tx_AddKey{AddKey: &registrypb.AddKey{
 		Member: n.member.String(), Purpose: registrypb.Purpose(purpose), Spki: key.Key().SPKI, Certificate: certificate,
 		ActivateHeight: req.ActivateHeight, Possession: possession,
 	}}})
+	if err == nil {
+		out.ID = key.Key().ID.String()
+	}
+	return out, err
+}
+
+// heldKey finds a key in the key folder, a transport key with its certificate.
+func (n *Node) heldKey(purpose civibus.Purpose, id string) (*keys.Key, []byte, error) {
+	if _, err := n.ring.Refresh(); err != nil {
+		return nil, nil, err
+	}
+	for _, held := range n.ring.List() {
+		if held.Key.Key().ID.String() != id {
+			continue
+		}
+		if held.Purpose() != purpose {
+			return nil, nil, fmt.Errorf("key %s is a %s key, the request says %s", id, held.Purpose(), purpose)
+		}
+		var certificate []byte
+		if purpose == civibus.TransportKey {
+			file := strings.TrimSuffix(held.File, filepath.Ext(held.File)) + ".crt"
+			var err error
+			if certificate, err = keys.OpenCertificate(filepath.Join(n.cfg.Keys.Dir, file)); err != nil {
+				return nil, nil, err
+			}
+		}
+		return held.Key, certificate, nil
+	}
+	return nil, nil, fmt.Errorf("key %s is not in %s; \"civibus key list\" shows what there is", id, n.cfg.Keys.Dir)
 }

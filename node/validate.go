@@ -33,6 +33,7 @@ func (c Config) Validate() error {
 	} else if _, err := civibus.ParseMemberID(c.Member); err != nil {
 		v.add("member", "%v; set it to INSTANCE/CLASS/MEMBER", err)
 	}
+	c.Keys.validate(v)
 	c.validateLedger(v)
 	c.validateConsumer(v)
 	c.validateProvider(v)

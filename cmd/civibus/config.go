@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/cobra"
@@ -22,9 +23,16 @@ func newConfig(a *app) *cobra.Command {
 				if len(args) == 1 {
 					a.config = args[0]
 				}
-				_, err := a.load()
+				cfg, err := a.load()
+				var warnings []string
+				if err == nil {
+					warnings, err = a.checkKeys(cfg)
+				}
 				if a.json {
-					return a.configReport(err)
+					return a.configReport(warnings, err)
+				}
+				for _, w := range warnings {
+					fmt.Fprintf(a.out, "%s: warning: %s\n", a.config, w)
 				}
 				if err == nil {
 					fmt.Fprintf(a.out, "%s: no problem found\n", a.config)
@@ -82,8 +90,25 @@ func (a *app) configJSON(text []byte) error {
 	return a.printJSON(keys)
 }
 
+// checkKeys opens the body's keys and returns what the node would warn of.
+func (a *app) checkKeys(cfg node.Config) ([]string, error) {
+	if cfg.Keys.ReadOnce() {
+		return []string{"keys: not looked at, since the node alone can read " + cfg.Keys.Passphrase}, nil
+	}
+	ring, err := cfg.Keys.Open()
+	if err != nil {
+		return nil, &node.ConfigError{File: a.config, Problems: []node.Problem{{Key: "keys", Message: err.Error()}}}
+	}
+	defer ring.Close()
+	var out []string
+	for _, w := range ring.Warnings(time.Now()) {
+		out = append(out, w.File+": "+w.Message)
+	}
+	return out, nil
+}
+
 // configReport prints the outcome of a check as JSON.
-func (a *app) configReport(err error) error {
+func (a *app) configReport(warnings []string, err error) error {
 	type problem struct {
 		Key     string `json:"key,omitempty"`
 		Line    int    `json:"line,omitempty"`
@@ -93,7 +118,8 @@ func (a *app) configReport(err error) error {
 		File     string    `json:"file"`
 		OK       bool      `json:"ok"`
 		Problems []problem `json:"problems"`
-	}{File: a.config, OK: err == nil, Problems: []problem{}}
+		Warnings []string  `json:"warnings"`
+	}{File: a.config, OK: err == nil, Problems: []problem{}, Warnings: append([]string{}, warnings...)}
 	var ce *node.ConfigError
 	if errors.As(err, &ce) {
 		for _, p := range ce.Problems {

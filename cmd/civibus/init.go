@@ -20,6 +20,7 @@ import (
 type initFlags struct {
 	member, name, dir, serverCode      string
 	provider, ledger, consumer, metric string
+	passphrase                         string
 	found                              bool
 }
 
@@ -48,6 +49,7 @@ Nothing is ever overwritten.`,
 	c.Flags().StringVar(&f.ledger, "ledger", "127.0.0.1:26656", "`host:port` at which other ledger nodes reach this one")
 	c.Flags().StringVar(&f.consumer, "consumer", "127.0.0.1:8080", "`host:port` at which the body's systems call")
 	c.Flags().StringVar(&f.metric, "metrics", "127.0.0.1:9464", "`host:port` for monitoring, or off")
+	c.Flags().StringVar(&f.passphrase, "passphrase", "", "`source` of the passphrase that encrypts the key files: file:PATH, credential:NAME or fd:NUMBER (default: not encrypted)")
 	c.Flags().BoolVar(&f.found, "found", false, "found an instance with this body alone")
 	_ = c.MarkFlagRequired("member") // fails only for unknown flags
 	_ = c.MarkFlagRequired("name")
@@ -66,6 +68,9 @@ func (a *app) initBody(f initFlags) error {
 			return usageError{fmt.Errorf("--%s %q: the rule is host:port", addr.flag, addr.value), ""}
 		}
 	}
+	if f.passphrase, err = sourceHere("--passphrase", f.passphrase); err != nil {
+		return err
+	}
 	for _, name := range []string{"civibus.toml", "body.toml", "genesis.toml", "keys"} {
 		if name == "genesis.toml" && !f.found {
 			continue
@@ -83,7 +88,8 @@ func (a *app) initBody(f initFlags) error {
 	// 2. Keys and what others need to know.
 	now := time.Now()
 	body, err := node.NewBody(node.BodyOptions{
-		Member: member, Name: f.name, KeysDir: filepath.Join(f.dir, "keys"), ServerCode: f.serverCode, Provider: f.provider, Ledger: f.ledger, Now: now,
+		Member: member, Name: f.name, KeysDir: filepath.Join(f.dir, "keys"), Passphrase: f.passphrase,
+		ServerCode: f.serverCode, Provider: f.provider, Ledger: f.ledger, Now: now,
 	})
 	if err != nil {
 		return err
@@ -105,6 +111,7 @@ func (a *app) initBody(f initFlags) error {
 
 	// 4. The configuration.
 	cfg := node.Config{Member: f.member, ServerCode: f.serverCode}
+	cfg.Keys.Passphrase = f.passphrase
 	cfg.Provider.Listen, cfg.Ledger.Listen, cfg.Consumer.Listen, cfg.Metrics.Listen = listenOn(f.provider), listenOn(f.ledger), f.consumer, f.metric
 	cfg.Consumer.PlainHTTP = "loopback"
 	if err := writeNew(filepath.Join(f.dir, "civibus.toml"), []byte(node.Commented(cfg)), 0o644); err != nil {

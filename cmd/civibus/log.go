@@ -11,7 +11,6 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/evidence"
-	"github.com/civibus/civibus/keys"
 )
 
 func newLog(a *app) *cobra.Command {
@@ -151,10 +150,11 @@ nothing is wrong; 3: something is.`,
 				if err != nil {
 					return err
 				}
-				ring, err := keys.OpenRing(cfg.Keys.Dir)
+				ring, err := cfg.Keys.Open()
 				if err != nil {
 					return err
 				}
+				defer ring.Close()
 				for _, k := range ring.All(civibus.LogKey) {
 					opts.PublicKeys = append(opts.PublicKeys, k.Key())
 				}

@@ -85,6 +85,7 @@ with the set of validators, not here.`,
 		},
 	}
 	c.Flags().StringVar(&req.Algorithm, "algorithm", "", "ed25519 or ecdsa-p256-sha256 (default: the purpose's usual one)")
+	c.Flags().StringVar(&req.Key, "key", "", "register this `key` of the node's key folder instead of a new one (see civibus key list)")
 	c.Flags().Uint64Var(&req.ActivateHeight, "at", 0, "first `height` of force (default: at once)")
 	return c
 }

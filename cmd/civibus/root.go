@@ -80,7 +80,7 @@ configuration, 3 refused, not valid, or found to be wrong, 4 no node answers.`,
 	})
 	root.AddCommand(
 		newDemo(a), newInit(a), newRun(a), newConfig(a), newRegister(a),
-		newCall(a), newReceipt(a), newLog(a), newStatus(a), newVersion(a),
+		newKey(a), newCall(a), newReceipt(a), newLog(a), newStatus(a), newVersion(a),
 	)
 	root.InitDefaultCompletionCmd()
 	wrapArgs(root)
