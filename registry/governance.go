@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -39,14 +40,7 @@ func (x *txn) propose(m *registrypb.Propose) ([]record, *refusal) {
 	if r := x.mustVote(); r != nil {
 		return nil, r
 	}
-	open := uint32(0)
-	x.open.Scan(func(key string, _ struct{}) bool {
-		if p, ok := x.proposals.Get(key); ok && p.Proposer == x.author.ID {
-			open++
-		}
-		return true
-	})
-	if open >= x.params.MaxOpenProposals {
+	if open := x.openBy(x.author.ID); open >= x.params.MaxOpenProposals {
 		return nil, refuse(LimitReached, "member %s has %d open proposals, the rule is at most %d", x.author.ID, open, x.params.MaxOpenProposals)
 	}
 	// 3. Whether the change could be made.
@@ -167,33 +161,59 @@ func (x *txn) make(c *registrypb.Change) ([]record, *refusal) {
 // of them once the electorate has changed. Whatever passes is executed at once, so
 // that the next one is decided by the electorate that it leaves.
 func (b *blockRun) decide() error {
-	everything := b.electorate
-	for b.state.open.Len() > 0 {
-		var open []*Proposal
-		b.state.open.Scan(func(key string, _ struct{}) bool {
-			if p, ok := b.state.proposals.Get(key); ok {
-				open = append(open, p)
-			}
-			return true
-		})
-		changed, counted, all := false, false, uint64(0)
-		for _, p := range open {
-			if !everything && !b.votedOn[p.ID] && b.now.Before(p.Deadline) {
-				continue
-			}
-			if !counted {
-				counted, all = true, b.state.allVotes()
-			}
-			b.electorate = false
-			if err := b.close(p, all); err != nil {
-				return err
-			}
-			if b.electorate {
-				everything, changed, counted = true, true, false
-			}
-		}
-		if !changed {
+	due, everything := b.dueProposals(), b.electorate
+	changed, counted, all := false, false, uint64(0)
+	for last := uint64(0); ; {
+		p := b.nextProposal(last, due, everything)
+		switch {
+		case p == nil && !changed:
 			return nil
+		case p == nil:
+			last, changed = 0, false
+			continue
+		case !counted:
+			counted, all = true, b.state.allVotes()
+		}
+		last, b.electorate = p.ID, false
+		if err := b.close(p, all); err != nil {
+			return err
+		}
+		if b.electorate {
+			everything, changed, counted = true, true, false
+		}
+	}
+}
+
+// dueProposals returns the ids, in order, of those with new votes and of those
+// whose deadline has come.
+func (b *blockRun) dueProposals() []uint64 {
+	due := slices.Collect(maps.Keys(b.votedOn))
+	end := deadlineKey(b.now.Add(1))
+	b.state.deadlines.Scan(func(key string, id uint64) bool {
+		if key >= end {
+			return false
+		}
+		due = append(due, id)
+		return true
+	})
+	slices.Sort(due)
+	return slices.Compact(due)
+}
+
+// nextProposal returns the open proposal with the next id after last, of all or of
+// those that are due; nil if there is none.
+func (b *blockRun) nextProposal(last uint64, due []uint64, everything bool) (next *Proposal) {
+	if everything {
+		b.state.open.Ascend(proposalKey(last+1), func(key string, _ struct{}) bool {
+			next, _ = b.state.proposals.Get(key)
+			return false
+		})
+		return next
+	}
+	i, _ := slices.BinarySearch(due, last+1)
+	for _, id := range due[i:] {
+		if p := b.state.proposal(id); p != nil && p.Status == ProposalOpen {
+			return p
 		}
 	}
 	return nil

@@ -220,15 +220,36 @@ func decodeVote(value []byte) (record, error) {
 	return voteRecord{out}, err
 }
 
-// putProposal keeps the index of the open ones.
+// putProposal keeps the indices of the open ones.
 func (s *state) putProposal(p *Proposal) {
 	key := proposalKey(p.ID)
 	set(s, s.proposals, key, p, p.Proposer, p.units())
+	by, deadline := pair(p.Proposer.String(), key), pair(deadlineKey(p.Deadline), key)
 	if p.Status == ProposalOpen {
 		s.open.Set(key, struct{}{})
-	} else {
-		s.open.Delete(key)
+		s.openOf.Set(by, struct{}{})
+		s.deadlines.Set(deadline, p.ID)
+		return
 	}
+	s.open.Delete(key)
+	s.openOf.Delete(by)
+	s.deadlines.Delete(deadline)
+}
+
+// deadlineKey orders deadlines, which are after 1970.
+func deadlineKey(t time.Time) string { return fmt.Sprintf("%020d", t.UnixNano()) }
+
+// openBy counts a member's open proposals.
+func (s *state) openBy(proposer civibus.MemberID) (n uint32) {
+	prefix := pair(proposer.String(), "")
+	s.openOf.Ascend(prefix, func(key string, _ struct{}) bool {
+		if !strings.HasPrefix(key, prefix) {
+			return false
+		}
+		n++
+		return true
+	})
+	return n
 }
 
 // proposal looks up a proposal, nil if there is none.

@@ -41,6 +41,8 @@ type state struct {
 
 	// Indices, derived from the above.
 	open      *table[struct{}]                 // ids of open proposals
+	openOf    *table[struct{}]                 // proposer|id of open proposals
+	deadlines *table[uint64]                   // deadline|id of open proposals: id
 	charged   *table[uint64]                   // I/C/M: records of it and its descendants
 	children  *table[struct{}]                 // parent|child
 	keysOf    *table[[]*civibus.RegisteredKey] // member|purpose
@@ -89,6 +91,8 @@ func newState() *state {
 		misbehaviour: new(table[*Misconduct]),
 		chains:       new(table[*chain]),
 		open:         new(table[struct{}]),
+		openOf:       new(table[struct{}]),
+		deadlines:    new(table[uint64]),
 		charged:      new(table[uint64]),
 		children:     new(table[struct{}]),
 		keysOf:       new(table[[]*civibus.RegisteredKey]),
@@ -121,6 +125,8 @@ func (s *state) copy() *state {
 		misbehaviour: s.misbehaviour.Copy(),
 		chains:       s.chains.Copy(),
 		open:         s.open.Copy(),
+		openOf:       s.openOf.Copy(),
+		deadlines:    s.deadlines.Copy(),
 		charged:      s.charged.Copy(),
 		children:     s.children.Copy(),
 		keysOf:       s.keysOf.Copy(),
