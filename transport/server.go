@@ -128,14 +128,18 @@ func (s *Server) Close() error { return s.http.Close() }
 
 // guard lets a request through when the key of its connection is in force now.
 func (s *Server) guard(w http.ResponseWriter, r *http.Request) {
-	peer, err := PeerOf(s.config.View(), r.TLS)
+	conn, ok := r.Context().Value(connKey{}).(*serverConn)
+	if !ok {
+		s.refuse(w, http.StatusForbidden, refusedPeer) // it came by no server of ours
+		return
+	}
+	peer, err := conn.identify(s.config.View(), r.TLS)
 	if err != nil {
 		s.config.Logger.WarnContext(r.Context(), "request of a peer that is not trusted", "remote", r.RemoteAddr, "err", err)
 		s.refuse(w, http.StatusForbidden, refusedPeer)
 		return
 	}
-	conn, ok := r.Context().Value(connKey{}).(*serverConn)
-	if !ok || !s.admit(conn, peer.Member) {
+	if !s.admit(conn, peer.Member) {
 		s.config.Logger.WarnContext(r.Context(), "peer has too many connections", "member", peer.Member.String(), "limit", s.config.MaxConnsPerPeer)
 		s.refuse(w, http.StatusServiceUnavailable, refusedBusy)
 		return
@@ -156,10 +160,23 @@ func (s *Server) refuse(w http.ResponseWriter, status int, reason string) {
 
 // serverConn is what is known of a connection.
 type serverConn struct {
+	key      civibus.KeyID // that the other side proved to hold, once known
+	known    bool
 	peer     atomic.Pointer[Peer] // of the request under way
 	admitted atomic.Bool
 	member   civibus.MemberID // guarded by Server.mu, as is gone
 	gone     bool
+}
+
+// identify says who is at the other end, as the view has it. Which key that one
+// holds does not change.
+func (c *serverConn) identify(view View, state *tls.ConnectionState) (Peer, error) {
+	if !c.known {
+		peer, err := PeerOf(view, state)
+		c.key, c.known = peer.Key, err == nil
+		return peer, err
+	}
+	return identify(view, c.key)
 }
 
 // connected counts a connection that was accepted.

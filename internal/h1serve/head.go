@@ -103,14 +103,12 @@ func parseFields(text string) (http.Header, *refusal) {
 		}
 		text = rest
 		name, value, ok := strings.Cut(line, ":")
-		if !ok || !isToken(name) {
+		if name = canonical(name); !ok || name == "" {
 			return nil, bad("malformed field name")
 		}
-		value = strings.Trim(value, " \t")
-		if !isFieldValue(value) {
+		if value = strings.Trim(value, " \t"); !isFieldValue(value) {
 			return nil, bad("malformed field value")
 		}
-		name = textproto.CanonicalMIMEHeaderKey(name)
 		if had := h[name]; had != nil {
 			h[name] = append(had, value)
 			continue
@@ -264,6 +262,23 @@ func all(s string, want uint8) bool {
 func isToken(s string) bool      { return s != "" && all(s, token) }
 func isHost(s string) bool       { return all(s, host) }
 func isFieldValue(s string) bool { return all(s, text) }
+
+// canonical returns a field's name as net/http writes it, or "" if it is none.
+func canonical(name string) string {
+	first, other := true, false // of a word; written in another way
+	for i := range len(name) {
+		c := name[i]
+		if class[c]&token == 0 {
+			return ""
+		}
+		other = other || first && 'a' <= c && c <= 'z' || !first && 'A' <= c && c <= 'Z'
+		first = c == '-'
+	}
+	if other {
+		return textproto.CanonicalMIMEHeaderKey(name)
+	}
+	return name
+}
 
 // printable reports whether a request target has neither blanks nor controls.
 func printable(s string) bool {

@@ -29,7 +29,7 @@ var badHeads = map[string]int{
 	"GET /%zz HTTP/1.1\r\nHost: a\r\n": 400, "GET /\x01 HTTP/1.1\r\nHost: a\r\n": 400, "GET /\t HTTP/1.1\r\nHost: a\r\n": 400,
 	"GET / HTTP/1.2\r\nHost: a\r\n": 505, "GET / HTTP/2.0\r\nHost: a\r\n": 505, "PRI * HTTP/2.0\r\n": 505, "GET / http/1.1\r\nHost: a\r\n": 400, "GET / HTTP/1.1 \r\nHost: a\r\n": 400,
 	"GET / HTTP/1.1\nHost: a\n": 400, "GET / HTTP/1.1\r\nHost: a\nX: b\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX: b\n": 400,
-	"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n": 400,
+	"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\x7f\r\n": 400,
 	"GET / HTTP/1.1\r\nHost: a\r\nX : b\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX\xc3\xa4: b\r\n": 400,
 	"GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n\tb: c\r\n": 400, "GET / HTTP/1.1\r\n Host: a\r\n": 400,
 	"GET / HTTP/1.1\r\n": 400, "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n": 400, "GET / HTTP/1.1\r\nHost: a b\r\n": 400, "GET / HTTP/1.1\r\nHost: a/b\r\n": 400,
