@@ -43,7 +43,7 @@ type app struct {
 	pool      atomic.Pointer[pool]
 	syncing   func() bool // set before blocks arrive from peers
 	genesis   [32]byte    // application hash of the configured genesis
-	permitted map[string]bool
+	peers     atomic.Pointer[peerList]
 	cleared   sync.Map // hashes that Submit checked a moment ago, on their way into the pool
 
 	machine atomic.Pointer[registry.Machine]
@@ -71,16 +71,9 @@ func newApp(cfg Config, st *store, m *metrics) (*app, error) {
 	a := &app{
 		cfg: cfg, log: cfg.Logger, store: st, metrics: m, index: newIndex(st),
 		closing: make(chan struct{}), news: make(chan struct{}), lastTime: cfg.Clock(),
-		syncing: func() bool { return false }, permitted: make(map[string]bool),
+		syncing: func() bool { return false },
 	}
 	a.snapshots = newSnapshots(a)
-	for _, p := range cfg.Peers {
-		id, _, err := splitPeer(p)
-		if err != nil {
-			return nil, err
-		}
-		a.permitted[id] = true
-	}
 	trial, err := registry.Open(registry.NewMemoryStore())
 	if err != nil {
 		return nil, fmt.Errorf("ledger genesis: %w", err)
@@ -93,6 +86,7 @@ func newApp(cfg Config, st *store, m *metrics) (*app, error) {
 		return nil, fmt.Errorf("open the registry in %s: %w", cfg.Dir, err)
 	}
 	a.machine.Store(machine)
+	a.loadPeers()
 	if machine.View() != nil {
 		if err := a.checkGenesis(); err != nil {
 			return nil, err
@@ -148,7 +142,7 @@ func (a *app) engineFailed(f engineFailure) {
 	}
 	a.mu.Unlock()
 	if first {
-		a.log.Error("the ledger halted at this node", slog.Bool("diverged", f.diverged), slog.String("cause", f.detail))
+		a.log.Error("the ledger halted at this node", slog.Bool("diverged", f.diverged), slog.Bool("upgrade", f.upgrade), slog.String("cause", f.detail))
 	}
 }
 
@@ -169,10 +163,33 @@ func (a *app) guard(during string, err *error) {
 	if *err == nil {
 		return
 	}
-	a.engineFailed(engineFailure{detail: (*err).Error()})
+	failure := engineFailure{detail: (*err).Error()}
+	if unknown := (*registry.UnknownUpgradeError)(nil); errors.As(*err, &unknown) {
+		failure = engineFailure{upgrade: true, detail: upgradeNotice(unknown.Name, unknown.Height)}
+	}
+	a.engineFailed(failure)
 	if a.syncing() {
 		runtime.Goexit()
 	}
+}
+
+// checkUpgrade refuses to start where the next block is for another version: the
+// engine would try and fail. The error is a *registry.UnknownUpgradeError.
+func (a *app) checkUpgrade() error {
+	v := a.view()
+	if v == nil {
+		return nil
+	}
+	name, height, ok := v.Upgrade()
+	if !ok || height > v.Height()+1 || registry.KnowsUpgrade(name) {
+		return nil
+	}
+	return fmt.Errorf("open the ledger in %s: %s: %w", a.cfg.Dir, upgradeNotice(name, height), &registry.UnknownUpgradeError{Name: name, Height: height})
+}
+
+// upgradeNotice tells the operator what to do.
+func upgradeNotice(name string, height uint64) string {
+	return fmt.Sprintf("the instance upgrades to %q at height %d, which this version of civibus does not know; install the version whose release notes name the upgrade %q and start it in the same directory", name, height, name)
 }
 
 // ---- connection: query -----------------------------------------------------
@@ -199,11 +216,11 @@ func (a *app) Query(_ context.Context, req *abci.RequestQuery) (*abci.ResponseQu
 			return &abci.ResponseQuery{Code: 1, Log: "this node is closing"}, nil
 		default:
 		}
-		if a.permitted[id] {
+		if a.peers.Load().permitted[id] {
 			return &abci.ResponseQuery{}, nil
 		}
 		a.metrics.refusedPeers.Inc()
-		return &abci.ResponseQuery{Code: 1, Log: "the node is not among the configured peers"}, nil
+		return &abci.ResponseQuery{Code: 1, Log: "the node is neither in the registry nor among the configured peers"}, nil
 	}
 	if strings.HasPrefix(req.Path, "/p2p/filter/addr/") {
 		return &abci.ResponseQuery{}, nil
@@ -273,6 +290,7 @@ func (a *app) InitChain(_ context.Context, req *abci.RequestInitChain) (res *abc
 		if err := a.store.flush(); err != nil {
 			return nil, err
 		}
+		a.loadPeers()
 		a.announce()
 	}
 	hash := m.AppHash()
@@ -356,17 +374,25 @@ func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (
 		a.log.Error("a validator misbehaved and every node has the proof", slog.String("kind", m.Type.String()),
 			slog.String("validator", fmt.Sprintf("%X", m.Validator.Address)), slog.Int64("height", m.Height))
 	}
-	block, err := a.machine.Load().Execute(uint64(req.Height), req.Time, req.Txs, evidence)
+	m := a.machine.Load()
+	before := m.View()
+	block, err := m.Execute(uint64(req.Height), req.Time, req.Txs, evidence)
 	if err != nil {
 		return nil, fmt.Errorf("execute block %d: %w", req.Height, err)
 	}
 	if len(block.Results) != len(req.Txs) {
 		return nil, fmt.Errorf("execute block %d: %d results for %d transactions", req.Height, len(block.Results), len(req.Txs))
 	}
+	updates, err := a.validatorUpdates(before, block.Events)
+	if err != nil {
+		return nil, fmt.Errorf("execute block %d: %w", req.Height, err)
+	}
 	a.mu.Lock()
 	a.executed = &executed{uint64(req.Height), req.Txs, block}
 	a.mu.Unlock()
-	res = &abci.ResponseFinalizeBlock{AppHash: bytes.Clone(block.AppHash[:]), TxResults: make([]*abci.ExecTxResult, len(block.Results))}
+	res = &abci.ResponseFinalizeBlock{
+		AppHash: bytes.Clone(block.AppHash[:]), TxResults: make([]*abci.ExecTxResult, len(block.Results)), ValidatorUpdates: updates,
+	}
 	for i, r := range block.Results {
 		res.TxResults[i] = &abci.ExecTxResult{Code: uint32(r.Code)}
 	}
@@ -398,6 +424,7 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (res *abci.ResponseCo
 		return nil, fmt.Errorf("commit block %d: %w", done.height, err)
 	}
 	a.index.remember(done)
+	a.refreshPeers(done.block.Events)
 	a.announce()
 	for _, r := range done.block.Results {
 		a.metrics.transactions.WithLabelValues(r.Code.String()).Inc()

@@ -30,9 +30,10 @@ type Config struct {
 	// a free port, see Node.ListenAddress; a body gives a fixed one.
 	ListenAddress string
 
-	// Peers are the nodes this one talks to, and the only ones that may connect:
-	// "nodeid@host:port", dialled and redialled for ever, or "nodeid" alone, which
-	// is let in but not dialled. Of two nodes, one must dial.
+	// Peers are nodes this one talks to beside those of the registry, and by which a
+	// new node finds the others: "nodeid@host:port", dialled and redialled for ever,
+	// or "nodeid" alone, which is let in but not dialled. Of two nodes, one must dial.
+	// No other node may connect.
 	Peers []string
 
 	// ValidatorKey is the path of the validator's key file (see GenValidatorKey).

@@ -10,6 +10,10 @@ import (
 	cmtcfg "github.com/cometbft/cometbft/config"
 )
 
+// maxInbound bounds the connections that others made, beside configured peers': the
+// registry's nodes, and strangers in the handshake, whom the filter refuses after it.
+const maxInbound = 256
+
 // EngineConfig is CometBFT's configuration for a node; docs/operate/ledger.md says
 // why each setting is as it is. It is exported for the benchmarks, which run
 // another application on the same settings.
@@ -31,7 +35,7 @@ func EngineConfig(c Config) (*cmtcfg.Config, error) {
 	e.Storage.DiscardABCIResponses = true
 	e.Instrumentation.Prometheus = false
 
-	// Peers: only those configured, tuned for latency (a packet size other than
+	// Peers: only those configured or in the registry, tuned for latency (a packet size other than
 	// the peers' breaks the connection).
 	var dialled, permitted []string
 	for _, p := range c.Peers {
@@ -47,7 +51,7 @@ func EngineConfig(c Config) (*cmtcfg.Config, error) {
 	e.P2P.ListenAddress = "tcp://" + c.ListenAddress
 	e.P2P.PersistentPeers = strings.Join(dialled, ",")
 	e.P2P.UnconditionalPeerIDs = strings.Join(permitted, ",")
-	e.P2P.MaxNumInboundPeers = 16 // strangers in the handshake; the filter refuses them after it
+	e.P2P.MaxNumInboundPeers = maxInbound
 	e.P2P.MaxNumOutboundPeers = len(c.Peers) + 1
 	e.P2P.AddrBook = "engine/addrbook.json"
 	e.P2P.AddrBookStrict = false

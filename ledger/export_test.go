@@ -2,11 +2,17 @@ package ledger
 
 import (
 	"context"
+	"crypto/ed25519"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	abci "github.com/cometbft/cometbft/abci/types"
+	cmted25519 "github.com/cometbft/cometbft/crypto/ed25519"
 	cmtlog "github.com/cometbft/cometbft/libs/log"
+	sm "github.com/cometbft/cometbft/state"
+	"github.com/cometbft/cometbft/types"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry"
@@ -145,4 +151,59 @@ func CheckManifest(manifest []byte, g *registry.Genesis) ([]byte, error) {
 		return nil, err
 	}
 	return m.AppHash, nil
+}
+
+// EngineValidators are the powers that the engine counts with in the next block,
+// by address.
+func (n *Node) EngineValidators() map[string]int64 {
+	state, err := sm.NewStore(n.dbs.db("state"), sm.StoreOptions{}).Load()
+	if err != nil || state.Validators == nil {
+		return nil
+	}
+	out := make(map[string]int64)
+	for _, v := range state.Validators.Validators {
+		out[v.Address.String()] = v.VotingPower
+	}
+	return out
+}
+
+// EngineAddress is the engine's name of a validator key.
+func EngineAddress(key ed25519.PublicKey) string { return cmted25519.PubKey(key).Address().String() }
+
+// CheckSetChanges walks at random through sets of validators and has the engine
+// make each change.
+func CheckSetChanges(keys []civibus.PublicKey, steps int) error {
+	random := rand.New(rand.NewPCG(1, 2))
+	g := &registry.Genesis{}
+	now := make(validatorSet)
+	if err := now.set(g, keys[0], 1); err != nil {
+		return err
+	}
+	engine := types.NewValidatorSet([]*types.Validator{types.NewValidator(cmted25519.PubKey(keys[0].Key.(ed25519.PublicKey)), 1)})
+	for range steps {
+		next := make(validatorSet)
+		for _, k := range keys {
+			if err := next.set(g, k, random.Int64N(3)); err != nil {
+				return err
+			}
+		}
+		updates, err := now.changes(next)
+		if err != nil {
+			return err
+		}
+		changes, err := types.PB2TM.ValidatorUpdates(updates)
+		if err != nil {
+			return err
+		}
+		if err := engine.UpdateWithChangeSet(changes); err != nil {
+			return err
+		}
+		if len(next) > 0 {
+			now = next
+		}
+		if len(engine.Validators) != len(now) {
+			return fmt.Errorf("the engine has %d validators, want %d", len(engine.Validators), len(now))
+		}
+	}
+	return nil
 }

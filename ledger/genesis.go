@@ -1,15 +1,14 @@
 package ledger
 
 import (
-	"crypto/ed25519"
 	"encoding/base64"
 	"fmt"
 	"time"
 
-	cmted25519 "github.com/cometbft/cometbft/crypto/ed25519"
+	"github.com/cometbft/cometbft/crypto"
 	"github.com/cometbft/cometbft/types"
 
-	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/registry"
 )
 
@@ -18,7 +17,8 @@ import (
 const MaxBlockBytes = 4 << 20
 
 // EngineGenesis is CometBFT's genesis, made from the registry's: its validators with
-// their powers, Ed25519 keys only, blocks of MaxBlockBytes at most.
+// their powers, Ed25519 keys (and ML-DSA-65 where it says so), blocks of
+// MaxBlockBytes at most.
 func EngineGenesis(g *registry.Genesis) (*types.GenesisDoc, error) {
 	state, err := g.JSON()
 	if err != nil {
@@ -31,6 +31,9 @@ func EngineGenesis(g *registry.Genesis) (*types.GenesisDoc, error) {
 	params.Evidence.MaxAgeDuration = 48 * time.Hour
 	params.Evidence.MaxBytes = 256 << 10
 	params.Validator.PubKeyTypes = []string{types.ABCIPubKeyTypeEd25519}
+	if g.MLDSAValidators {
+		params.Validator.PubKeyTypes = append(params.Validator.PubKeyTypes, types.ABCIPubKeyTypeMlDsa65)
+	}
 	params.Version.App = appVersion
 
 	doc := &types.GenesisDoc{
@@ -42,14 +45,14 @@ func EngineGenesis(g *registry.Genesis) (*types.GenesisDoc, error) {
 	}
 	seen := make(map[string]bool)
 	for _, v := range g.Validators {
-		key, err := validatorKey(v)
+		key, err := validatorKey(g, v)
 		if err != nil {
 			return nil, err
 		}
-		if seen[string(key)] {
+		if seen[string(key.Address())] {
 			return nil, fmt.Errorf("genesis validator %s: its key is listed twice", v.Member)
 		}
-		seen[string(key)] = true
+		seen[string(key.Address())] = true
 		doc.Validators = append(doc.Validators, types.GenesisValidator{
 			Address: key.Address(), PubKey: key, Power: v.Power, Name: v.Member,
 		})
@@ -60,18 +63,18 @@ func EngineGenesis(g *registry.Genesis) (*types.GenesisDoc, error) {
 	return doc, nil
 }
 
-func validatorKey(v registry.GenesisValidator) (cmted25519.PubKey, error) {
+func validatorKey(g *registry.Genesis, v registry.GenesisValidator) (crypto.PubKey, error) {
 	spki, err := base64.StdEncoding.DecodeString(v.Key)
 	if err != nil {
 		return nil, fmt.Errorf("genesis validator %s: its key is not base64", v.Member)
 	}
-	key, err := civibus.ParsePublicKey(spki)
+	key, err := mldsa.ParsePublicKey(spki)
 	if err != nil {
 		return nil, fmt.Errorf("genesis validator %s: %w", v.Member, err)
 	}
-	pub, ok := key.Key.(ed25519.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("genesis validator %s: key algorithm %s, the rule is ed25519", v.Member, key.Algorithm)
+	out, err := engineKey(g, key)
+	if err != nil {
+		return nil, fmt.Errorf("genesis validator %s: %w", v.Member, err)
 	}
-	return cmted25519.PubKey(pub), nil
+	return out, nil
 }

@@ -26,6 +26,7 @@ type engineLogger struct {
 // go on.
 type engineFailure struct {
 	diverged bool // the application hash differs from the one agreed on
+	upgrade  bool // the next block is for another version of the software
 	detail   string
 }
 

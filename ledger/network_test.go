@@ -42,31 +42,38 @@ func makeBodies(t testing.TB, dir string, n int) ([]*body, *registry.Genesis) {
 	}
 	var bodies []*body
 	for i := range n {
-		b := &body{member: civibus.MemberID{Instance: "TEST", Class: "GOV", Code: fmt.Sprintf("BODY%d", i)}}
-		b.validator = filepath.Join(dir, fmt.Sprintf("validator%d.json", i))
-		validator, err := ledger.GenValidatorKey(b.validator)
-		check(t, err)
-		b.nodeKey = filepath.Join(dir, fmt.Sprintf("node%d.json", i))
-		b.nodeID, err = ledger.GenNodeKey(b.nodeKey)
-		check(t, err)
-		gm := registry.GenesisMember{ID: b.member.String(), Name: b.member.Code}
-		add := func(purpose civibus.Purpose, spki []byte) string {
-			s := base64.StdEncoding.EncodeToString(spki)
-			gm.Keys = append(gm.Keys, registry.GenesisKey{Purpose: purpose.String(), SPKI: s})
-			return s
-		}
-		for purpose, to := range map[civibus.Purpose]**keys.Key{civibus.AdminKey: &b.admin, civibus.LogKey: &b.log, civibus.WitnessKey: &b.witness} {
-			k, err := keys.Generate(purpose, civibus.Ed25519)
-			check(t, err)
-			*to = k
-			add(purpose, k.Key().SPKI)
-		}
-		key := add(civibus.ValidatorKey, validator.SPKI)
-		g.Validators = append(g.Validators, registry.GenesisValidator{Member: gm.ID, Key: key, Power: 10})
+		b, gm, v := makeBody(t, dir, i)
+		g.Validators = append(g.Validators, v)
 		g.Members = append(g.Members, gm)
 		bodies = append(bodies, b)
 	}
 	return bodies, g
+}
+
+// makeBody makes one body with its keys, and how a genesis names it.
+func makeBody(t testing.TB, dir string, i int) (*body, registry.GenesisMember, registry.GenesisValidator) {
+	t.Helper()
+	b := &body{member: civibus.MemberID{Instance: "TEST", Class: "GOV", Code: fmt.Sprintf("BODY%d", i)}}
+	b.validator = filepath.Join(dir, fmt.Sprintf("validator%d.json", i))
+	validator, err := ledger.GenValidatorKey(b.validator)
+	check(t, err)
+	b.nodeKey = filepath.Join(dir, fmt.Sprintf("node%d.json", i))
+	b.nodeID, err = ledger.GenNodeKey(b.nodeKey)
+	check(t, err)
+	gm := registry.GenesisMember{ID: b.member.String(), Name: b.member.Code}
+	add := func(purpose civibus.Purpose, spki []byte) string {
+		s := base64.StdEncoding.EncodeToString(spki)
+		gm.Keys = append(gm.Keys, registry.GenesisKey{Purpose: purpose.String(), SPKI: s})
+		return s
+	}
+	for purpose, to := range map[civibus.Purpose]**keys.Key{civibus.AdminKey: &b.admin, civibus.LogKey: &b.log, civibus.WitnessKey: &b.witness} {
+		k, err := keys.Generate(purpose, civibus.Ed25519)
+		check(t, err)
+		*to = k
+		add(purpose, k.Key().SPKI)
+	}
+	key := add(civibus.ValidatorKey, validator.SPKI)
+	return b, gm, registry.GenesisValidator{Member: gm.ID, Key: key, Power: 10}
 }
 
 // notarise signs a transaction that records a digest.
@@ -106,6 +113,16 @@ type network struct {
 // newNetwork starts n validators that are all connected.
 func newNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *network {
 	t.Helper()
+	w := makeNetwork(t, n, change)
+	for i := range n {
+		w.start(i)
+	}
+	return w
+}
+
+// makeNetwork makes n validators and starts none.
+func makeNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *network {
+	t.Helper()
 	w := &network{t: t, dir: t.TempDir(), change: change}
 	w.bodies, w.genesis = makeBodies(t, w.dir, n)
 	w.nodes, w.listen = make([]*ledger.Node, n), make([]string, n)
@@ -114,9 +131,6 @@ func newNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *ne
 			w.stop(i)
 		}
 	})
-	for i := range n {
-		w.start(i)
-	}
 	return w
 }
 

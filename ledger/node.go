@@ -38,7 +38,7 @@ type Node struct {
 	running sync.WaitGroup // goroutines of this package
 	inside  sync.RWMutex   // held for reading while the engine's databases are read
 	closed  atomic.Bool
-	need    int // validators, this one included, without which no block is made
+	address string // of the validator's key, as the engine names it
 }
 
 // Open starts a node. It returns when the node runs, which may be before it has
@@ -48,7 +48,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, dbs: &engineDBs{}, need: len(cfg.Genesis.Validators)*2/3 + 1}
+	n := &Node{cfg: cfg, dbs: &engineDBs{}}
 	n.life, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
@@ -72,6 +72,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if n.app, err = newApp(cfg, n.store, n.metrics); err != nil {
+		return nil, err
+	}
+	if err := n.app.checkUpgrade(); err != nil {
 		return nil, err
 	}
 	if n.witness, err = openWitness(filepath.Join(cfg.Dir, "witness"), cfg.Witness, cfg.Clock); err != nil {
@@ -118,6 +121,8 @@ func (n *Node) startEngine(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+
+	n.address = string(validator.GetAddress())
 
 	// The engine panics on some kinds of damage, such as a registry whose hash is
 	// not the one that the blocks agree on.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	dbm "github.com/cometbft/cometbft-db"
+	cmtmath "github.com/cometbft/cometbft/libs/math"
 	cmtstate "github.com/cometbft/cometbft/proto/tendermint/state"
 	cmtproto "github.com/cometbft/cometbft/proto/tendermint/types"
 	sm "github.com/cometbft/cometbft/state"
@@ -96,9 +97,11 @@ func (n *Node) signedHeader(height int64) ([]byte, error) {
 // verifyEngine checks the engine's part of a snapshot against the genesis and
 // makes the engine's state from it.
 //
-// The validator set is the genesis's: it cannot change yet. The order in which
-// validators propose is in the sets but signed by nobody; a wrong one costs
-// rounds, not agreement.
+// What is trusted is the genesis's validators: more than two thirds of their power
+// must have signed the headers, whoever else votes by then. Where fewer of them
+// are left a snapshot cannot be told from a forged one, and a new node starts from
+// the blocks. The order in which validators propose is in the sets but signed by
+// nobody; a wrong one costs rounds, not agreement.
 func verifyEngine(m *Manifest, doc *types.GenesisDoc) (state sm.State, commit *types.Commit, err error) {
 	header, err := parseHeader(m.Engine.Header, doc.ChainID)
 	if err != nil {
@@ -122,11 +125,6 @@ func verifyEngine(m *Manifest, doc *types.GenesisDoc) (state sm.State, commit *t
 	case !bytes.Equal(next.ConsensusHash, doc.ConsensusParams.Hash()):
 		return state, nil, errors.New("the consensus parameters are not the genesis's")
 	}
-	for _, h := range []*types.SignedHeader{header, next} {
-		if err := genesis.Validators.VerifyCommitLight(doc.ChainID, h.Commit.BlockID, h.Height, h.Commit); err != nil {
-			return state, nil, fmt.Errorf("header %d is not signed by more than two thirds of the genesis validators: %w", h.Height, err)
-		}
-	}
 	sets := make([]*types.ValidatorSet, 3)
 	for i, part := range []struct{ set, hash []byte }{
 		{m.Engine.Validators, header.ValidatorsHash},
@@ -135,6 +133,14 @@ func verifyEngine(m *Manifest, doc *types.GenesisDoc) (state sm.State, commit *t
 	} {
 		if sets[i], err = parseValidators(part.set, part.hash); err != nil {
 			return state, nil, fmt.Errorf("validators of height %d: %w", m.Height+uint64(i), err)
+		}
+	}
+	for i, h := range []*types.SignedHeader{header, next} {
+		if err := sets[i].VerifyCommitLight(doc.ChainID, h.Commit.BlockID, h.Height, h.Commit); err != nil {
+			return state, nil, fmt.Errorf("header %d is not signed by more than two thirds of its validators: %w", h.Height, err)
+		}
+		if err := genesis.Validators.VerifyCommitLightTrusting(doc.ChainID, h.Commit, cmtmath.Fraction{Numerator: 2, Denominator: 3}); err != nil {
+			return state, nil, fmt.Errorf("header %d is not signed by more than two thirds of the genesis validators: %w", h.Height, err)
 		}
 	}
 	state = sm.State{

@@ -153,6 +153,7 @@ func (a *app) adopt(o *offer) error {
 		return err
 	}
 	a.machine.Store(machine)
+	a.loadPeers()
 	a.announce()
 	return nil
 }

@@ -11,9 +11,9 @@ type Status struct {
 	BlockTime   time.Time     // its time, agreed by the validators
 	BlockAge    time.Duration // since it was committed here
 	Peers       int           // connected
-	PeersWanted int           // configured
+	PeersWanted int           // configured, and validators of the registry
 	Waiting     int           // transactions that wait for a block
-	Validator   bool          // the node votes
+	Validator   bool          // the node has a key that votes
 	CatchingUp  bool          // it fetches blocks that its peers have
 	Healthy     bool          // blocks can be made and this node follows them
 	Problems    []string      // what the watchdog sees, most serious first

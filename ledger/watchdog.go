@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,8 @@ import (
 	cs "github.com/cometbft/cometbft/consensus"
 	"github.com/cometbft/cometbft/p2p"
 	"github.com/cometbft/cometbft/types"
+
+	"github.com/civibus/civibus/registry"
 )
 
 // watchdog looks at the node from outside the engine, which reports itself
@@ -24,14 +27,23 @@ type watchdog struct {
 	mu      sync.Mutex
 	waiting time.Time
 	behind  time.Time
-	missing map[p2p.ID]time.Time
-	redial  map[p2p.ID]time.Time
+	missing map[string]time.Time // by node id
+	redial  map[string]redial
+	enough  bool // a follower has the peers it needs
 	checked uint64
 	diverge string
 }
 
+// redial is when a missing peer was dialled last, and how often.
+type redial struct {
+	at    time.Time
+	tries int
+}
+
 // Problem kinds, the labels of civibus_ledger_problem.
 const (
+	problemUpgrade  = "upgrade_required"
+	problemPlanned  = "upgrade_planned"
 	problemHalted   = "halted"
 	problemDiverged = "diverged"
 	problemStalled  = "stalled"
@@ -43,7 +55,7 @@ const (
 )
 
 func newWatchdog(n *Node) *watchdog {
-	w := &watchdog{node: n, missing: make(map[p2p.ID]time.Time), redial: make(map[p2p.ID]time.Time)}
+	w := &watchdog{node: n, missing: make(map[string]time.Time), redial: make(map[string]redial)}
 	w.look()
 	return w
 }
@@ -58,6 +70,7 @@ func (w *watchdog) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			w.drop()
 			told = w.tell(told, w.look())
 			w.dial()
 		}
@@ -81,8 +94,8 @@ func (w *watchdog) look() Status {
 	n, a := w.node, w.node.app
 	now := n.cfg.Clock()
 	s := Status{
-		ChainID: n.cfg.Genesis.ChainID, NodeID: n.nodeID, PeersWanted: len(n.cfg.Peers),
-		Waiting: a.pool.Load().Size(), Validator: n.cfg.ValidatorKey != "", CatchingUp: n.consensus().WaitSync(), Healthy: true,
+		ChainID: n.cfg.Genesis.ChainID, NodeID: n.nodeID, PeersWanted: len(a.peers.Load().others(n.nodeID)),
+		Waiting: a.pool.Load().Size(), CatchingUp: n.consensus().WaitSync(), Healthy: true,
 	}
 	if v := n.View(); v != nil {
 		s.Height, s.AppHash, s.BlockTime = v.Height(), v.AppHash(), v.Time()
@@ -91,13 +104,18 @@ func (w *watchdog) look() Status {
 	s.BlockAge = max(now.Sub(a.lastTime), 0)
 	a.mu.Unlock()
 	connected, best := w.peers(&s)
+	set := w.voters()
+	_, votes := set[n.address]
+	s.Validator = n.cfg.ValidatorKey != "" && votes
 
 	report := func(kind string, fatal bool, format string, args ...any) {
 		s.kinds = append(s.kinds, kind)
 		s.Problems = append(s.Problems, fmt.Sprintf(format, args...))
 		s.Healthy = s.Healthy && !fatal
 	}
-	if f := a.failed(); f != nil && !f.diverged {
+	if f := a.failed(); f != nil && f.upgrade {
+		report(problemUpgrade, true, "this node stopped: %s", f.detail)
+	} else if f != nil && !f.diverged {
 		report(problemHalted, true, "this node halted and must be restarted: %s", firstLine(f.detail))
 	} else if f != nil {
 		report(problemDiverged, true, "this node's registry differs from the one agreed on; rebuild it from a snapshot: %s", firstLine(f.detail))
@@ -108,16 +126,17 @@ func (w *watchdog) look() Status {
 	}
 	w.checkProgress(now, s, report)
 	w.checkBehind(now, s, best, report)
-	w.checkPeers(now, connected, report)
+	w.checkPeers(now, s, connected, len(set), report)
+	w.checkUpgrade(report)
 	return s
 }
 
 // peers counts connections and finds the greatest height that a peer claims.
-func (w *watchdog) peers(s *Status) (connected map[p2p.ID]bool, best uint64) {
-	connected = make(map[p2p.ID]bool)
+func (w *watchdog) peers(s *Status) (connected map[string]bool, best uint64) {
+	connected = make(map[string]bool)
 	for _, p := range w.node.peers() {
 		s.Peers++
-		connected[p.ID()] = true
+		connected[string(p.ID())] = true
 		if ps, ok := p.Get(types.PeerStateKey).(*cs.PeerState); ok {
 			if h := ps.GetHeight(); h > 0 {
 				best = max(best, uint64(h-1)) // it works on h, so it has h-1
@@ -176,28 +195,57 @@ func (w *watchdog) checkBehind(now time.Time, s Status, best uint64, report repo
 	}
 }
 
-// checkPeers reports missing peers, and fewer than consensus can do with.
-func (w *watchdog) checkPeers(now time.Time, connected map[p2p.ID]bool, report reporter) {
-	var missing []string
-	for _, p := range w.node.cfg.Peers {
-		id, _, _ := splitPeer(p)
-		if connected[p2p.ID(id)] {
-			delete(w.missing, p2p.ID(id))
-			continue
-		}
-		if _, ok := w.missing[p2p.ID(id)]; !ok {
-			w.missing[p2p.ID(id)] = now
-		}
-		missing = append(missing, id[:8])
-	}
-	if len(missing) == 0 {
+// checkUpgrade tells of an upgrade that this software will not know, before it is due.
+func (w *watchdog) checkUpgrade(report reporter) {
+	v := w.node.View()
+	if v == nil || w.node.app.failed() != nil {
 		return
 	}
-	need := w.node.need
-	if reach := len(connected) + 1; w.node.cfg.ValidatorKey != "" && reach < need {
-		report(problemNoQuorum, true, "no quorum: connected to %d of %d peers, blocks need %d of %d validators", len(connected), len(w.node.cfg.Peers), need, len(w.node.cfg.Genesis.Validators))
+	if name, height, ok := v.Upgrade(); ok && !registry.KnowsUpgrade(name) {
+		report(problemPlanned, false, "this node will stop before block %d: %s", height, upgradeNotice(name, height))
+	}
+}
+
+// voters are the validators as of the view, none before there is one.
+func (w *watchdog) voters() validatorSet {
+	v := w.node.View()
+	if v == nil {
+		return nil
+	}
+	set, err := w.node.app.voters(v)
+	if err != nil { // the genesis was checked
+		w.node.cfg.Logger.Error("the ledger's validators", slog.Any("error", err))
+	}
+	return set
+}
+
+// checkPeers reports missing peers, and fewer than consensus can do with.
+func (w *watchdog) checkPeers(now time.Time, s Status, connected map[string]bool, validators int, report reporter) {
+	wanted := w.node.app.peers.Load().others(w.node.nodeID)
+	var missing []string
+	known := make(map[string]bool)
+	for _, p := range wanted {
+		known[p.id] = true
+		if connected[p.id] {
+			delete(w.missing, p.id)
+			continue
+		}
+		if _, ok := w.missing[p.id]; !ok {
+			w.missing[p.id] = now
+		}
+		missing = append(missing, p.id[:8])
+	}
+	maps.DeleteFunc(w.missing, func(id string, _ time.Time) bool { return !known[id] })
+	maps.DeleteFunc(w.redial, func(id string, _ redial) bool { return !known[id] })
+	w.enough = w.node.cfg.ValidatorKey == "" && len(connected) >= followerPeers
+	if len(missing) == 0 || w.enough {
+		return
+	}
+	need := validators*2/3 + 1
+	if reach := len(connected) + 1; s.Validator && reach < need {
+		report(problemNoQuorum, true, "no quorum: connected to %d of %d peers, blocks need %d of %d validators", len(connected), len(wanted), need, validators)
 	} else if len(connected) == 0 {
-		report(problemNoQuorum, true, "no peer is connected (%d configured)", len(w.node.cfg.Peers))
+		report(problemNoQuorum, true, "no peer is connected (%d wanted)", len(wanted))
 	}
 	report(problemPeers, false, "missing peers: %v", missing)
 }
@@ -233,18 +281,18 @@ func (w *watchdog) dial() {
 	w.mu.Lock()
 	now := w.node.cfg.Clock()
 	var again []string
-	for _, p := range w.node.cfg.Peers {
-		id, address, _ := splitPeer(p)
-		since, gone := w.missing[p2p.ID(id)]
+	for _, p := range w.node.app.peers.Load().others(w.node.nodeID) {
+		since, gone := w.missing[p.id]
+		last, tried := w.redial[p.id]
 		pause := min(redialPause+now.Sub(since)/10, redialMax)
-		if !gone || address == "" || now.Sub(w.redial[p2p.ID(id)]) < pause {
+		if !gone || w.enough || len(p.addresses) == 0 || now.Sub(last.at) < pause {
 			continue
 		}
-		if _, tried := w.redial[p2p.ID(id)]; !tried && id < w.node.nodeID && now.Sub(since) < redialPause {
+		if !tried && p.id < w.node.nodeID && now.Sub(since) < redialPause {
 			continue // two that dial each other at once refuse each other: one is first
 		}
-		w.redial[p2p.ID(id)] = now
-		again = append(again, p)
+		w.redial[p.id] = redial{now, last.tries + 1}
+		again = append(again, p.id+"@"+p.addresses[last.tries%len(p.addresses)])
 	}
 	w.mu.Unlock()
 	for _, p := range again {
