@@ -140,7 +140,7 @@ func (a *app) initReport(f initFlags, body node.Body) error {
 	}
 	a.pairs("body", body.Member, "keys", filepath.Join(f.dir, "keys"), "configuration", filepath.Join(f.dir, "civibus.toml"),
 		"for others", filepath.Join(f.dir, "body.toml"), "ledger node", body.Ledger)
-	next := "make the genesis with all founders' body.toml: civibus init genesis"
+	next := "make the genesis with all founders' body.toml: civibus network new"
 	if f.found {
 		next = "civibus run --config " + filepath.Join(f.dir, "civibus.toml")
 	}
