@@ -87,6 +87,12 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s.handle("GET /v1/logs", s.logs)
 	s.handle("POST /v1/changes", s.change)
 
+	s.handle("GET /v1/delegations", s.delegations)
+	s.handle("GET /v1/governance", s.governance)
+	s.handle("GET /v1/proposals", s.proposals)
+	s.handle("GET /v1/proposals/open", s.openProposals)
+	s.handle("GET /v1/proposals/{id}", s.proposal)
+
 	s.handle("GET /v1/receipts/{exchange}", s.receipt)
 	s.handle("GET /v1/exchanges", s.exchanges)
 	s.handle("GET /v1/exchanges/{exchange}", s.exchange)

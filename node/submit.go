@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
@@ -137,8 +140,30 @@ func (n *Node) change(ctx context.Context, tx *registrypb.Tx) (admin.Change, err
 	case c.Code != 0:
 		return admin.Change{}, refused(c)
 	}
-	n.log.InfoContext(ctx, "registry changed", "change", changeName(tx), "id", changeID(tx, c), "height", c.Height)
-	return admin.Change{Height: c.Height, TxHash: hex.EncodeToString(c.TxHash[:]), ID: changeID(tx, c)}, nil
+	id := changeID(tx, c)
+	if p := tx.GetPropose(); p != nil {
+		id = n.proposalID(p, c, id)
+	}
+	n.log.InfoContext(ctx, "registry changed", "change", changeName(tx), "id", id, "height", c.Height)
+	return admin.Change{Height: c.Height, TxHash: hex.EncodeToString(c.TxHash[:]), ID: id}, nil
+}
+
+// proposalID finds the number of the proposal that a transaction of the body
+// opened; otherwise is returned if the view does not have it yet. Of two equal
+// ones in a block it is the first.
+func (n *Node) proposalID(p *registrypb.Propose, c ledger.Committed, otherwise string) string {
+	v := n.view()
+	for after := ""; ; {
+		items, next := v.Proposals(after, 1000)
+		for _, q := range items {
+			if q.OpenHeight == c.Height && q.Proposer == n.member && proto.Equal(q.Change, p.Change) {
+				return strconv.FormatUint(q.ID, 10)
+			}
+		}
+		if after = next; next == "" {
+			return otherwise
+		}
+	}
 }
 
 // refused turns a registry's refusal into a problem.
@@ -200,6 +225,14 @@ func changeID(tx *registrypb.Tx, c ledger.Committed) string {
 		return b.SetGroup.Id
 	case *registrypb.Tx_SetGroupMember:
 		return b.SetGroupMember.Group
+	case *registrypb.Tx_CastVote:
+		return strconv.FormatUint(b.CastVote.Proposal, 10)
+	case *registrypb.Tx_WithdrawProposal:
+		return strconv.FormatUint(b.WithdrawProposal.Proposal, 10)
+	case *registrypb.Tx_Delegate:
+		return b.Delegate.Root
+	case *registrypb.Tx_RevokeDelegation:
+		return b.RevokeDelegation.Root
 	case *registrypb.Tx_Notarise:
 		return hex.EncodeToString(b.Notarise.Digest)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,20 @@ func newRegisterMember(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	c.AddCommand(list, show, a.setMember("add", "Register a member", false), a.setMember("change", "Change a member's name, parent or gateways", true),
+	leave := &cobra.Command{
+		Use: "leave", Short: "End the body's own membership for good, at once", Args: cobra.NoArgs,
+		Long: `End the membership of the body that this node speaks for. Its rights, keys and
+validators end in the same block, and nobody can undo it: who leaves comes back
+by being admitted under another identifier. --yes says that it is meant.`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if sure, _ := c.Flags().GetBool("yes"); !sure {
+				return usageError{errors.New("leaving cannot be undone"), "say --yes if it is meant"}
+			}
+			return a.change(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_Leave{Leave: &registrypb.Leave{}}})
+		},
+	}
+	leave.Flags().Bool("yes", false, "it is meant")
+	c.AddCommand(list, show, leave, a.setMember("add", "Register a member", false), a.setMember("change", "Change a member's name, parent or gateways", true),
 		a.memberStatus("suspend", "Suspend a member: none of its exchanges are allowed", registrypb.Status_STATUS_SUSPENDED),
 		a.memberStatus("resume", "End a member's suspension", registrypb.Status_STATUS_ACTIVE),
 		a.memberStatus("end", "End a membership for good", registrypb.Status_STATUS_ENDED))

@@ -79,7 +79,7 @@ configuration, 3 refused, not valid, or found to be wrong, 4 no node answers.`,
 		return usageError{err, fmt.Sprintf("run \"%s --help\"", c.CommandPath())}
 	})
 	root.AddCommand(
-		newDemo(a), newInit(a), newRun(a), newConfig(a), newNetwork(a), newRegister(a),
+		newDemo(a), newInit(a), newRun(a), newConfig(a), newNetwork(a), newGovernance(a), newRegister(a),
 		newKey(a), newCall(a), newReceipt(a), newLog(a), newStatus(a), newVersion(a),
 	)
 	root.InitDefaultCompletionCmd()
