@@ -44,6 +44,7 @@ type app struct {
 	syncing   func() bool // set before blocks arrive from peers
 	genesis   [32]byte    // application hash of the configured genesis
 	peers     atomic.Pointer[peerList]
+	lanes     lanes
 	cleared   sync.Map // hashes that Submit checked a moment ago, on their way into the pool
 
 	machine atomic.Pointer[registry.Machine]
@@ -232,11 +233,17 @@ func (a *app) Query(_ context.Context, req *abci.RequestQuery) (*abci.ResponseQu
 
 // CheckTx tells whether a transaction is worth gossiping and proposing.
 func (a *app) CheckTx(_ context.Context, req *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
-	if _, ok := a.cleared.LoadAndDelete(registry.TxHash(req.Tx)); ok {
-		return &abci.ResponseCheckTx{}, nil
+	hash := registry.TxHash(req.Tx)
+	if _, ok := a.cleared.LoadAndDelete(hash); !ok {
+		if code, reason := a.check(req.Tx); code != 0 {
+			return &abci.ResponseCheckTx{Code: uint32(code), Log: reason}, nil
+		}
 	}
-	code, reason := a.check(req.Tx)
-	return &abci.ResponseCheckTx{Code: uint32(code), Log: reason}, nil
+	if !a.admit(hash, req.Tx) {
+		a.metrics.overShare.Inc()
+		return &abci.ResponseCheckTx{Code: uint32(codeShare), Log: "its author has its share of the waiting transactions already"}, nil
+	}
+	return &abci.ResponseCheckTx{}, nil
 }
 
 // codeExecuted is CheckTx's answer for a transaction that is in a block already.
@@ -264,6 +271,10 @@ func (a *app) check(envelope []byte) (code registry.Code, reason string) {
 
 // codePanic refuses a transaction for this node's own reasons.
 const codePanic registry.Code = 1<<16 + 1
+
+// codeShare keeps a transaction out of the pool for now: its author has too many
+// in it. Like codeExecuted it never leaves the engine.
+const codeShare registry.Code = 1<<16 + 2
 
 // InsertTx serves the engine's other kind of mempool and is never called.
 func (a *app) InsertTx(context.Context, *abci.RequestInsertTx) (*abci.ResponseInsertTx, error) {
@@ -298,12 +309,16 @@ func (a *app) InitChain(_ context.Context, req *abci.RequestInitChain) (res *abc
 }
 
 // PrepareProposal drops what no honest node would put in a block and keeps to the
-// byte limit. A transaction that was valid when it came and is no longer stays in:
+// byte limit; where not everything fits, the members take turns. A transaction that was valid when it came and is no longer stays in:
 // the block gives it its result, and it leaves everybody's pool.
 func (a *app) PrepareProposal(_ context.Context, req *abci.RequestPrepareProposal) (*abci.ResponsePrepareProposal, error) {
+	offered := req.Txs
+	if all := a.waitingFor(offered); len(all) > len(offered) || types.ComputeProtoSizeForTxs(types.ToTxs(all)) > req.MaxTxBytes {
+		offered = takeTurns(a.view(), all)
+	}
 	txs := make([][]byte, 0, len(req.Txs))
 	var size int64
-	for _, tx := range req.Txs {
+	for _, tx := range offered {
 		cost := types.ComputeProtoSizeForTxs([]types.Tx{tx})
 		if size+cost > req.MaxTxBytes {
 			break
@@ -424,6 +439,9 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (res *abci.ResponseCo
 		return nil, fmt.Errorf("commit block %d: %w", done.height, err)
 	}
 	a.index.remember(done)
+	for _, r := range done.block.Results {
+		a.lanes.remove(r.TxHash)
+	}
 	a.refreshPeers(done.block.Events)
 	a.announce()
 	for _, r := range done.block.Results {

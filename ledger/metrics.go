@@ -25,6 +25,7 @@ type metrics struct {
 	refused          *prometheus.CounterVec
 	submit           prometheus.Histogram
 	busy             prometheus.Counter
+	overShare        prometheus.Counter
 	refusedPeers     prometheus.Counter
 	refusedProposals prometheus.Counter
 	misbehaviour     prometheus.Counter
@@ -42,6 +43,8 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		submit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "civibus_ledger_submit_seconds", Help: "Time from submission to commit.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .15, .2, .25, .3, .5, 1, 2.5, 5, 10}}),
+		overShare: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "civibus_ledger_over_share_total", Help: "Transactions kept out of the pool because their author had its share of it."}),
 		busy: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "civibus_ledger_busy_total", Help: "Submissions sent away because too many transactions waited."}),
 		refusedPeers: prometheus.NewCounter(prometheus.CounterOpts{
@@ -55,7 +58,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		problems: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "civibus_ledger_problem", Help: "1 while the watchdog sees the problem."}, []string{"problem"}),
 	}
-	for _, c := range []prometheus.Collector{m.transactions, m.refused, m.submit, m.busy, m.refusedPeers, m.refusedProposals, m.misbehaviour, m.cosignatures, m.problems} {
+	for _, c := range []prometheus.Collector{m.transactions, m.refused, m.submit, m.busy, m.overShare, m.refusedPeers, m.refusedProposals, m.misbehaviour, m.cosignatures, m.problems} {
 		if err := m.add(c); err != nil {
 			return m, fmt.Errorf("ledger metrics: %w", err)
 		}

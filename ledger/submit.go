@@ -161,11 +161,11 @@ func (n *Node) enqueue(envelope []byte, again bool) error {
 		_ = p.RemoveTxByKey(types.Tx(envelope).Key()) // absent is as good
 		p.Unlock()
 	}
-	refused := false
+	code := registry.OK
 	hash := registry.TxHash(envelope)
 	n.app.cleared.Store(hash, true) // refusal checked it just now
 	defer n.app.cleared.Delete(hash)
-	err := p.CheckTx(envelope, func(res *abci.ResponseCheckTx) { refused = res.Code != abci.CodeTypeOK }, mempl.TxInfo{})
+	err := p.CheckTx(envelope, func(res *abci.ResponseCheckTx) { code = registry.Code(res.Code) }, mempl.TxInfo{})
 	var full mempl.ErrMempoolIsFull
 	var large mempl.ErrTxTooLarge
 	switch {
@@ -175,7 +175,9 @@ func (n *Node) enqueue(envelope []byte, again bool) error {
 		return fmt.Errorf("submit: the envelope has %d bytes, the rule is at most %d", large.Actual, large.Max)
 	case err != nil && !errors.Is(err, mempl.ErrTxInCache):
 		return fmt.Errorf("submit: %w", err)
-	case refused:
+	case code == codeShare:
+		return ErrBusy
+	case code != 0:
 		return errPoolRefused
 	}
 	return nil

@@ -71,6 +71,7 @@ func (w *watchdog) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			w.drop()
+			w.node.app.settleLanes()
 			told = w.tell(told, w.look())
 			w.dial()
 		}
