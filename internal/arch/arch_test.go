@@ -29,7 +29,7 @@ var rules = []arch.Rule{
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
-	{Room: "ledger", Allow: []string{".", "registry"}},
+	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa"}},
 	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
