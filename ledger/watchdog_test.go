@@ -38,7 +38,7 @@ func TestWatchdogSeesWhatTheEngineHides(t *testing.T) {
 			for k := range 3 {
 				mustSubmit(t, w.nodes[k], w.bodies[k].notarise(t, fmt.Sprint("after ", k)))
 			}
-			eventually(t, 20*time.Second, "the node says so", func() bool {
+			eventually(t, 60*time.Second, "the node says so", func() bool {
 				s := w.nodes[3].Status()
 				return !s.Healthy && len(s.Problems) > 0 && strings.Contains(s.Problems[0], c.want)
 			})
@@ -60,7 +60,7 @@ func TestWatchdogSeesWhatTheEngineHides(t *testing.T) {
 				return false
 			})
 			for i := range 3 {
-				eventually(t, 20*time.Second, "the others are healthy", func() bool { return w.nodes[i].Status().Healthy })
+				eventually(t, 60*time.Second, "the others are healthy", func() bool { return w.nodes[i].Status().Healthy })
 			}
 		})
 	}
