@@ -28,24 +28,24 @@ type syncer struct {
 	blocks  [1]*controlBlock
 }
 
-// controlBlock is struct iocb of the kernel's linux/aio_abi.h.
+// controlBlock is struct iocb of the kernel's linux/aio_abi.h; the fields that
+// a sync does not use stay zero and have no name here.
 type controlBlock struct {
-	data      uint64
-	key, rw   uint32
+	_         uint64 // aio_data
+	_, _      uint32 // aio_key, aio_rw_flags
 	op        uint16
-	priority  int16
+	_         int16 // aio_reqprio
 	fd        uint32
-	buf       uint64
-	bytes     uint64
-	offset    int64
-	reserved  uint64
+	_, _      uint64 // aio_buf, aio_nbytes
+	_         int64  // aio_offset
+	_         uint64 // aio_reserved2
 	flags, ev uint32
 }
 
 // completion is struct io_event of the same.
 type completion struct {
-	data, block       uint64
-	result, secondary int64
+	_, _      uint64 // data, obj
+	result, _ int64
 }
 
 const (
