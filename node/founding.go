@@ -138,7 +138,8 @@ func (b Body) TOML() ([]byte, error) {
 }
 
 // Found makes the genesis of an instance of which the bodies are the founders:
-// each a member and a validator with one vote, each able to admit others.
+// each a member with its node, a vote and a validator of power one, and a
+// registrar, which admits others without a vote.
 func Found(chainID string, now time.Time, bodies []Body) (*registry.Genesis, error) {
 	if len(bodies) == 0 {
 		return nil, errors.New("found an instance: there is no body; name at least one body file")
@@ -152,6 +153,7 @@ func Found(chainID string, now time.Time, bodies []Body) (*registry.Genesis, err
 	}
 	g := &registry.Genesis{
 		Format: registry.GenesisFormat, Instance: first.Instance, ChainID: chainID, Time: now.UTC().Truncate(time.Second),
+		Protocol: registry.Protocol,
 	}
 	for _, b := range bodies {
 		id, err := civibus.ParseMemberID(b.Member)
@@ -162,7 +164,11 @@ func Found(chainID string, now time.Time, bodies []Body) (*registry.Genesis, err
 			return nil, fmt.Errorf("found an instance: body %s is of instance %q, %s of %q; an instance has one name", b.Member, id.Instance, bodies[0].Member, first.Instance)
 		}
 		g.Registrars = append(g.Registrars, b.Member)
-		g.Members = append(g.Members, registry.GenesisMember{ID: b.Member, Name: b.Name, Gateways: b.Gateways, Keys: b.Keys})
+		m := registry.GenesisMember{ID: b.Member, Name: b.Name, Gateways: b.Gateways, Keys: b.Keys}
+		if node, address, ok := strings.Cut(b.Ledger, "@"); ok {
+			m.Nodes = []registry.GenesisNode{{ID: node, Address: address, Role: "validator"}}
+		}
+		g.Members = append(g.Members, m)
 		for _, k := range b.Keys {
 			if k.Purpose == civibus.ValidatorKey.String() {
 				g.Validators = append(g.Validators, registry.GenesisValidator{Member: b.Member, Key: k.SPKI, Power: 1})

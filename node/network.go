@@ -36,7 +36,7 @@ func FoundNetwork(chainID string, now time.Time, founders []Founder) (*registry.
 	if len(problems) > 0 {
 		return nil, errors.Join(problems...)
 	}
-	// 2. The genesis, by the registry's own rules.
+	// 2. The genesis, by the registry's own rules, without registrars.
 	bodies := make([]Body, len(founders))
 	for i, f := range founders {
 		bodies[i] = f.Body
@@ -45,11 +45,7 @@ func FoundNetwork(chainID string, now time.Time, founders []Founder) (*registry.
 	if err != nil {
 		return nil, err
 	}
-	g.Protocol, g.Registrars = registry.Protocol, []string{}
-	for i, b := range bodies {
-		id, address, _ := strings.Cut(b.Ledger, "@")
-		g.Members[i].Nodes = []registry.GenesisNode{{ID: id, Address: address, Role: "validator"}}
-	}
+	g.Registrars = []string{}
 	if err := g.Validate(); err != nil {
 		return nil, fmt.Errorf("found a network: %w", err)
 	}
