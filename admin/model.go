@@ -138,6 +138,7 @@ type LedgerStatus struct {
 	Mode       string    `json:"mode"`
 	Height     uint64    `json:"height"`
 	AppHash    string    `json:"app_hash"`
+	BlockHash  string    `json:"block_hash,omitempty"` // of the header at Height
 	BlockTime  time.Time `json:"block_time"`
 	EventSize  uint64    `json:"event_size"`
 	Peers      int       `json:"peers"`

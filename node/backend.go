@@ -61,6 +61,9 @@ func (b backend) Status() admin.Status {
 		ls := led.Status()
 		s.LedgerAddr, s.LedgerID = led.ListenAddress(), led.NodeID()
 		s.Ledger.Height, s.Ledger.AppHash, s.Ledger.BlockTime = ls.Height, hex.EncodeToString(ls.AppHash[:]), ls.BlockTime.UTC()
+		if hash, err := led.HeaderHash(ls.Height); err == nil {
+			s.Ledger.BlockHash = hex.EncodeToString(hash)
+		}
 		s.Ledger.Peers, s.Ledger.CatchingUp, s.Ledger.Healthy = ls.Peers, ls.CatchingUp, ls.Healthy
 		s.Ledger.Problems = append(s.Ledger.Problems, ls.Problems...)
 		if v := led.View(); v != nil {

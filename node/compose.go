@@ -28,13 +28,14 @@ import (
 )
 
 // openLedger starts the ledger's node.
-func (n *Node) openLedger(ctx context.Context) (*ledger.Node, error) {
+func (n *Node) openLedger(ctx context.Context) (replica, error) {
 	c := ledger.Config{
 		Dir: filepath.Join(n.cfg.DataDir, "ledger"), Genesis: n.genesis,
 		ListenAddress: n.cfg.Ledger.Listen, Peers: n.cfg.Ledger.Peers,
 		NodeKey:       filepath.Join(n.cfg.Keys.Dir, nodeKeyFile),
 		TimeoutCommit: time.Duration(n.cfg.Ledger.BlockPause), HeartbeatInterval: time.Duration(n.cfg.Ledger.Heartbeat),
-		Clock: n.clock, Logger: n.log.With("room", "ledger"), Metrics: n.metrics,
+		SnapshotInterval: uint64(max(n.cfg.Ledger.SnapshotInterval, 0)),
+		Clock:            n.clock, Logger: n.log.With("room", "ledger"), Metrics: n.metrics,
 	}
 	if n.cfg.Ledger.Mode == "validator" {
 		c.ValidatorKey = filepath.Join(n.cfg.Keys.Dir, validatorKeyFile)
@@ -89,7 +90,7 @@ func (n *Node) inForce(p civibus.Purpose) func(civibus.KeyID) bool {
 
 // awaitKeys waits until the registry holds the keys without which no exchange
 // can be made.
-func (n *Node) awaitKeys(ctx context.Context, led *ledger.Node) error {
+func (n *Node) awaitKeys(ctx context.Context, led replica) error {
 	missing := func(v *registry.View) error {
 		if _, ok := v.Member(n.member); !ok {
 			return fmt.Errorf("member %s is not in the registry", n.member)
@@ -251,7 +252,7 @@ func readCertificate(file string) (*x509.Certificate, error) {
 }
 
 // serveFaces opens the consumer and the provider face.
-func (n *Node) serveFaces(l listeners, r *rooms, closers *closers, group *errgroup.Group) error {
+func (n *Node) serveFaces(run context.Context, l listeners, r *rooms, closers *closers, group *errgroup.Group) error {
 	options := httpd.Options{Logger: n.log.With("room", "consumer")}
 	if n.cfg.Consumer.TLSCertificate != "" {
 		cert, err := tls.LoadX509KeyPair(n.cfg.Consumer.TLSCertificate, n.cfg.Consumer.TLSKey)
@@ -261,7 +262,7 @@ func (n *Node) serveFaces(l listeners, r *rooms, closers *closers, group *errgro
 		options.TLS = httpd.CertificateTLS(cert)
 	}
 	consumer := httpd.New(r.gateway.Consumer(), options)
-	peers := n.peerHandler(r)
+	peers := n.peerHandler(run, r)
 	if n.opts.Hop != nil {
 		peers = n.opts.Hop(peers)
 	}

@@ -95,7 +95,8 @@ type PKCS11Config struct {
 // LedgerConfig says how the node replicates the registry.
 type LedgerConfig struct {
 	// "validator" votes on blocks and cosigns registry checkpoints with the
-	// body's validator and witness keys; "follower" only follows. A validator
+	// body's validator and witness keys; "follower" only follows; "light" runs no
+	// ledger node and takes verified blocks from full_nodes. A validator
 	// whose key is not in the validator set follows until it is. Never run two
 	// nodes with one validator key: that is evidence of double signing.
 	Mode string `toml:"mode"`
@@ -114,6 +115,33 @@ type LedgerConfig struct {
 	// two nodes one must dial. No other node is let in. Without peers a validator
 	// can only agree with itself.
 	Peers []string `toml:"peers"`
+
+	// Provider faces (host:port) of gateways that run a ledger node, by which a node
+	// of mode "light" reads and changes the registry, and by which a new full node
+	// finds a verified snapshot to begin with. Two or more, of different bodies:
+	// answers are held against each other. None of them is trusted. Once there is a
+	// registry view, its gateways are used too. Required in mode "light".
+	FullNodes []string `toml:"full_nodes"`
+
+	// How long validators that were trusted once are trusted. A node of mode "light"
+	// that was away for longer stops and needs a new trust_height and trust_hash:
+	// by then validators that left may sign a false history unpunished. Keep it well
+	// below the time in which a body still answers for a validator key of the past.
+	TrustPeriod Duration `toml:"trust_period"`
+
+	// The height of a block from which a node of mode "light", or a new full node that
+	// begins with a snapshot, starts to trust. 0: the genesis, if that is younger than
+	// trust_period. Ask bodies that you trust for it: "civibus status" prints theirs.
+	TrustHeight int `toml:"trust_height"`
+
+	// The hash of the block at trust_height, 64 hex digits. A wrong one is refused by
+	// honest full nodes; one from a liar makes the node believe the liar.
+	TrustHash string `toml:"trust_hash"`
+
+	// How many blocks are between two snapshots of the registry that a full node makes
+	// and hands to new nodes and light gateways. Two are kept. -1 makes none: then
+	// whoever joins needs all blocks.
+	SnapshotInterval int `toml:"snapshot_interval"`
 
 	// The pause after a block before the next. Shorter makes registry changes
 	// quicker and costs CPU. It is no bound on exchanges, which do not wait for

@@ -51,3 +51,10 @@ func (n *Node) SendSealed(ctx context.Context, to civibus.MemberID, r *http.Requ
 	resp, _, err := n.current.Load().transport.Do(ctx, to, "", r, nil)
 	return resp, err
 }
+
+// LedgerFaceOf bounds what members may ask of a ledger node's face.
+func LedgerFaceOf(full http.Handler, clock civibus.Clock, stop context.Context) http.Handler {
+	f := newLedgerFace(&Node{clock: clock}, stop)
+	f.full = full
+	return f
+}

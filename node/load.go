@@ -209,6 +209,8 @@ func (c Config) WithDefaults() Config {
 	set(&c.Ledger.Listen, "127.0.0.1:26656")
 	set(&c.Ledger.BlockPause, Duration(200*time.Millisecond))
 	set(&c.Ledger.Heartbeat, Duration(45*time.Second))
+	set(&c.Ledger.TrustPeriod, Duration(14*24*time.Hour))
+	set(&c.Ledger.SnapshotInterval, 10_000)
 
 	set(&c.Consumer.Listen, "127.0.0.1:8080")
 	set(&c.Consumer.PlainHTTP, "never")

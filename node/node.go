@@ -71,7 +71,7 @@ type Node struct {
 
 	// What Run composes, in this order. Read through current, which is nil until
 	// all of it stands.
-	ledger    atomic.Pointer[ledger.Node]
+	ledger    replicaRef
 	current   atomic.Pointer[rooms]
 	addresses atomic.Pointer[addresses]
 	ready     atomic.Bool
@@ -184,7 +184,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	n.background(run, r, group)
 
 	// 7. The faces open.
-	if err := n.serveFaces(lis, r, &closers, group); err != nil {
+	if err := n.serveFaces(run, lis, r, &closers, group); err != nil {
 		return err
 	}
 	n.awaitLedger(run)

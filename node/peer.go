@@ -29,18 +29,22 @@ const (
 	cosignPatience = 5 * time.Second // how long a validator waits for a block that another has
 )
 
-// peerHandler is what other bodies reach: the gateway's provider face, and the
-// two calls with which bodies complete each other's receipts. Who asks was
-// established by transport.Server.
-func (n *Node) peerHandler(r *rooms) http.Handler {
+// peerHandler is what other bodies reach: the gateway's provider face, the two calls
+// with which bodies complete each other's receipts, and what the ledger node tells
+// others. Who asks was established by transport.Server. What waits ends with stop.
+func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+cosignaturePath, n.serveCosignature)
 	mux.HandleFunc("POST "+receiptsPath, func(w http.ResponseWriter, req *http.Request) { n.serveReceipts(w, req, r) })
+	face := newLedgerFace(n, stop)
 	provider := r.gateway.Provider()
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		// The gateway needs paths as they came; ServeMux would clean them.
 		if p := req.URL.EscapedPath(); p == cosignaturePath || p == receiptsPath {
 			mux.ServeHTTP(w, req)
+			return
+		} else if strings.HasPrefix(p, ledger.FacePath) {
+			face.ServeHTTP(w, req)
 			return
 		}
 		provider.ServeHTTP(w, req)

@@ -59,7 +59,8 @@ func (c Config) Validate() error {
 }
 
 func (c Config) validateLedger(v *validator) {
-	v.oneOf("ledger.mode", c.Ledger.Mode, "validator", "follower")
+	v.oneOf("ledger.mode", c.Ledger.Mode, "validator", "follower", modeLight)
+	c.Ledger.validateLight(v)
 	v.file("ledger.genesis", c.Ledger.Genesis, false)
 	v.address("ledger.listen", c.Ledger.Listen)
 	for i, p := range c.Ledger.Peers {

@@ -34,7 +34,7 @@ func newStatus(a *app) *cobra.Command {
 				"ledger", fmt.Sprintf("%s at height %d, %d peers", s.Ledger.Mode, s.Ledger.Height, s.Ledger.Peers),
 				"ledger node", s.LedgerID+"@"+s.LedgerAddr,
 				"evidence", fmt.Sprintf("%d entries, %d anchored at height %d", s.Evidence.Size, s.Evidence.AnchoredSize, s.Evidence.AnchoredHeight),
-				"application hash", s.Ledger.AppHash, "event log", strconv.FormatUint(s.Ledger.EventSize, 10)+" events")
+				"application hash", s.Ledger.AppHash, "block hash", s.Ledger.BlockHash, "event log", strconv.FormatUint(s.Ledger.EventSize, 10)+" events")
 			names := make([]string, 0, len(s.Components))
 			for name := range s.Components {
 				names = append(names, name)
