@@ -33,7 +33,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each pair")
 	flag.DurationVar(&o.seconds, "for", 5*time.Second, "length of one throughput run")
-	flag.IntVar(&o.keys, "keys", 512, "signing keys, each of a member of its own")
+	flag.IntVar(&o.keys, "keys", 8192, "signing keys, each of a member of its own")
 	flag.IntVar(&o.rate, "rate", 50, "transactions a second of the latency run")
 	flag.IntVar(&o.most, "most", 40_000, "transactions a second, over the number of validators, that are signed in advance")
 	flag.IntVar(&o.only, "validators", 0, "only this number of validators, and no latency run")
