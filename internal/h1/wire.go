@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/civibus/civibus/internal/rawconn"
 )
 
 // wire is the connection below TLS. It counts what is written, lets no write
@@ -25,7 +27,7 @@ type wire struct {
 }
 
 func newWire(c net.Conn, stall time.Duration, onClose func()) *wire {
-	w := &wire{Conn: c, stall: stall, onClose: onClose}
+	w := &wire{Conn: rawconn.Wrap(c), stall: stall, onClose: onClose}
 	w.breakOff = func() { _ = w.Close() }
 	if s, ok := c.(syscall.Conn); ok && canPeek {
 		if raw, err := s.SyscallConn(); err == nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/civibus/civibus/internal/h1serve"
+	"github.com/civibus/civibus/internal/rawconn"
 )
 
 // Options are a server's limits. Zero values mean the defaults.
@@ -152,7 +153,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	return &conn{Conn: c, listener: l}, nil
+	return &conn{Conn: rawconn.Wrap(c), listener: l}, nil
 }
 
 // Close stops accepting.
