@@ -46,7 +46,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	// BatchAge is how long entries wait before they are appended to the Merkle
-	// log; default 500 ms. Shorter costs disk writes, longer delays receipts.
+	// log; default 1 s. Shorter costs disk writes, longer delays receipts.
 	BatchAge time.Duration
 	// BatchSize is the most entries of one batch; default 4096.
 	BatchSize int
@@ -87,7 +87,7 @@ type Config struct {
 
 // defaults fills in the zero fields of c.
 func (c Config) defaults() Config {
-	setDefault(&c.BatchAge, 500*time.Millisecond)
+	setDefault(&c.BatchAge, time.Second)
 	setDefault(&c.BatchSize, 4096)
 	setDefault(&c.CheckpointInterval, time.Second)
 	setDefault(&c.MaxPending, 65536)

@@ -224,7 +224,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Seal.MaxSkew, Duration(60*time.Second))
 
 	set(&c.Evidence.Log, 1)
-	set(&c.Evidence.BatchAge, Duration(500*time.Millisecond))
+	set(&c.Evidence.BatchAge, Duration(time.Second))
 	set(&c.Evidence.CheckpointInterval, Duration(time.Second))
 	set(&c.Evidence.AnchorInterval, Duration(2*time.Second))
 	set(&c.Evidence.Reserve, Size(256<<20))
