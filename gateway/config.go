@@ -28,6 +28,11 @@ type View interface {
 	Instance() string
 	Key(civibus.KeyID) (civibus.RegisteredKey, bool)
 	ServicesOf(civibus.ClientID) []civibus.Service
+	// Carrier returns the member whose gateways carry a member's exchanges: its
+	// host, or itself. Carries tells whether they may go over a member's transport
+	// key.
+	Carrier(civibus.MemberID) civibus.MemberID
+	Carries(transport, member civibus.MemberID) bool
 	Members(after string, limit int) (items []civibus.Member, next string)
 	Subsystems(after string, limit int) (items []civibus.Subsystem, next string)
 }
@@ -81,6 +86,9 @@ func Fingerprint(c *x509.Certificate) [sha256.Size]byte { return sha256.Sum256(c
 type Config struct {
 	// Member is the body that this gateway speaks for.
 	Member civibus.MemberID
+	// Carrier is the body whose transport keys this gateway shows: Member itself,
+	// or the one that hosts it. Default: Member.
+	Carrier civibus.MemberID
 	// View returns the newest registry view.
 	View func() View
 	// Fresh reports why the registry view is too old to decide on; nil means it
@@ -106,8 +114,9 @@ type Config struct {
 	BufferLimit int64
 	// Clients says which systems may call for which client of this body. Empty:
 	// every system that reaches the gateway from the same machine may, for every
-	// client of the body.
-	Clients []ClientRule
+	// client of the body, unless ClientsByRule is set: then none may.
+	Clients       []ClientRule
+	ClientsByRule bool
 	// PlainHTTP says where client systems may call without TLS. Default: nowhere.
 	PlainHTTP PlainHTTP
 	// Vocabulary of the error types that client systems get. Default: X-Road 7.0 to 7.7.
@@ -157,6 +166,7 @@ func (c *Config) prepare() error {
 			errs = append(errs, errors.New("gateway: client rule for "+r.Client.String()+": it names no certificate and no network"))
 		}
 	}
+	setDefault(&c.Carrier, c.Member)
 	if c.Fresh == nil {
 		c.Fresh = func() error { return nil }
 	}

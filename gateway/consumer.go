@@ -138,7 +138,8 @@ func (x *exchange) send(ctx context.Context, s *sent) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if peer.Member != x.call.service.MemberID {
+	// The one to whom it was sent may have stopped carrying the provider meanwhile.
+	if !x.view.Carries(peer.Member, x.call.service.MemberID) && !x.g.config.View().Carries(peer.Member, x.call.service.MemberID) {
 		_ = resp.Body.Close()
 		return nil, civibus.Faultf(x.place, civibus.FaultPeer, "the answer came from %s and not from %s", peer.Member, x.call.service.MemberID)
 	}

@@ -130,6 +130,10 @@ func (x *exchange) ready() error {
 	if notice := x.g.config.Maintenance(); notice != "" {
 		return civibus.Faultf(x.place, civibus.FaultMaintenance, "%s", notice)
 	}
+	// A member that has moved is not spoken for here from that block on.
+	if c := &x.g.config; x.view.Carrier(c.Member) != c.Carrier || !x.view.Carries(c.Carrier, c.Member) {
+		return civibus.Faultf(x.place, civibus.FaultUnknownMember, "Member '%s' is not served by this gateway any more: the registry says that another one carries its exchanges", c.Member)
+	}
 	if err := x.g.config.Fresh(); err != nil {
 		fault := civibus.Faultf(x.place, civibus.FaultRegistryStale, "the registry view at height %d is too old to decide on", x.view.Height())
 		fault.Err = err

@@ -118,7 +118,7 @@ func (g *Gateway) identifyClient(r *http.Request, v View, c *call) error {
 			return civibus.Faultf(place, civibus.FaultBadRequest, "Invalid X-Road-Security-Server %q: %v", s, err)
 		}
 		member := civibus.MemberID{Instance: p[0], Class: p[1], Code: p[2]}
-		if m, ok := v.Member(member); !ok || member != c.service.MemberID ||
+		if m, ok := v.Member(member); !ok || member != v.Carrier(c.service.MemberID) ||
 			!slices.ContainsFunc(m.Gateways, func(g civibus.Gateway) bool { return g.Code == p[3] }) {
 			return civibus.Faultf(place, civibus.FaultServerID, "Invalid security server identifier 'SERVER:%s': it is no server of the provider", strings.Join(p, "/"))
 		}
@@ -167,8 +167,11 @@ func (g *Gateway) authenticate(r *http.Request, client civibus.ClientID) error {
 		return refuse("HTTPS is required")
 	}
 	if len(g.config.Clients) == 0 {
-		if local {
+		if local && !g.config.ClientsByRule {
 			return nil
+		}
+		if local {
+			return refuse("no rule lets a system call in the name of " + client.XRoad())
 		}
 		return refuse("no system outside this machine may call in the name of " + client.XRoad())
 	}

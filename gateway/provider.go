@@ -64,7 +64,7 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 			return err
 		}
 	}
-	if peer.Member != p.call.client.MemberID {
+	if !p.view.Carries(peer.Member, p.call.client.MemberID) {
 		return civibus.Faultf(p.place, civibus.FaultPeer, "the gateway of %s may not speak for %s", peer.Member, p.call.client.MemberID)
 	}
 	if p.call.service.MemberID != p.g.config.Member {

@@ -226,3 +226,15 @@ func (v *View) Carries(transport, member civibus.MemberID) bool {
 	m := v.state.member(transport)
 	return m != nil && m.Status == civibus.Active
 }
+
+// Carrier returns the member whose gateways others call to reach a member: the
+// one that hosts it, active or not, otherwise itself.
+func (v *View) Carrier(member civibus.MemberID) civibus.MemberID {
+	var room [keyRoom]byte
+	if h, ok := v.state.hostings.Get(string(member.Append(room[:0]))); ok {
+		if host := h.Host(); !host.IsZero() {
+			return host
+		}
+	}
+	return member
+}

@@ -72,9 +72,9 @@ func (c *Client) answered(ctx context.Context, pool *pool, resp *http.Response, 
 		}
 		return resp, peer, nil
 	}
-	failed.reused = trip.Reused && !failed.final
+	failed.reused = trip.Reused && !failed.final && !failed.well
 	_ = resp.Body.Close()
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !failed.well {
 		pool.retire()
 	}
 	return nil, Peer{}, failed
@@ -98,6 +98,8 @@ func requestTarget(u *url.URL) string {
 func checkAnswer(pool *pool, resp *http.Response, trip h1.Trip) (Peer, *failure) {
 	switch resp.Header.Get(refusedHeader) {
 	case "":
+	case refusedHere:
+		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultMaintenance, "the provider's host cannot serve it at present"), well: true}
 	case refusedBusy:
 		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the provider's gateway takes no more connections from this body")}
 	default:

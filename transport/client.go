@@ -116,8 +116,8 @@ func (c *Client) Close() {
 	}
 }
 
-// Do sends a request to one of provider's gateways and returns the answer and
-// who gave it. The request's URL needs a path and query only; they are sent as
+// Do sends a request to one of provider's gateways, or of its host's, and returns
+// the answer and who gave it. The request's URL needs a path and query only; they are sent as
 // they are (an opaque URL too). Request and response bodies stream, trailers
 // pass in both directions. The caller closes the response body.
 //
@@ -144,7 +144,7 @@ func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode s
 		g := candidates[i]
 		resp, peer, failed := c.attempt(ctx, g, req, body)
 		if failed == nil {
-			c.succeeded(provider, g)
+			c.succeeded(g)
 			return resp, peer, nil
 		}
 		// 3. May it be tried again, and where? A kept connection that broke says
@@ -152,7 +152,7 @@ func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode s
 		failures.add(g.address, failed)
 		c.metrics.attempts.WithLabelValues(string(failed.fault.Code)).Inc()
 		if !failed.reused {
-			c.failed(ctx, provider, g, failed)
+			c.failed(ctx, g, failed)
 			i++
 		}
 		if failed.final || ctx.Err() != nil || i == len(candidates) {
@@ -195,6 +195,7 @@ type failure struct {
 	sent   bool // something of the request may have reached the other side
 	reused bool // the connection had been used before, and broke or was refused
 	final  bool // another gateway would not help
+	well   bool // the gateway is well, but serves another member only
 }
 
 // failures collects the failures of one call.

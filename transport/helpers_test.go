@@ -32,6 +32,7 @@ type fakeView struct {
 	height  uint64
 	keys    map[civibus.KeyID]civibus.RegisteredKey
 	members map[civibus.MemberID]civibus.Member
+	hosts   map[civibus.MemberID]civibus.MemberID
 }
 
 func (v *fakeView) Height() uint64 { return v.height }
@@ -44,6 +45,13 @@ func (v *fakeView) Key(id civibus.KeyID) (civibus.RegisteredKey, bool) {
 func (v *fakeView) Member(id civibus.MemberID) (civibus.Member, bool) {
 	m, ok := v.members[id]
 	return m, ok
+}
+
+func (v *fakeView) Carrier(member civibus.MemberID) civibus.MemberID {
+	if host, ok := v.hosts[member]; ok {
+		return host
+	}
+	return member
 }
 
 // network is a registry and its bodies.

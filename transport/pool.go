@@ -48,12 +48,20 @@ type pool struct {
 
 // candidates lists the gateways to try, in order.
 func (c *Client) candidates(provider civibus.MemberID, serverCode string) ([]*gateway, error) {
-	m, ok := c.config.View().Member(provider)
+	// A member that another one hosts is reached, and spoken for on the hop, by
+	// that one alone.
+	view := c.config.View()
+	m, ok := view.Member(provider)
 	if !ok || m.Status != civibus.Active {
 		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultUnknownMember, "member %s is not registered or not active", provider)
 	}
+	if host := view.Carrier(provider); host != provider {
+		if m, ok = view.Member(host); !ok || m.Status != civibus.Active {
+			return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultUnknownMember, "member %s is hosted by %s, which is not active", provider, host)
+		}
+	}
 	if len(m.Gateways) == 0 {
-		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultUnknownMember, "member %s has no gateway address", provider)
+		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultUnknownMember, "member %s has no gateway address", m.ID)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -71,7 +79,7 @@ func (c *Client) candidates(provider civibus.MemberID, serverCode string) ([]*ga
 		}
 	}
 	if len(listed) == 0 {
-		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultServerID, "member %s has no gateway with the server code %q", provider, serverCode)
+		return nil, civibus.Faultf(civibus.ConsumerGateway, civibus.FaultServerID, "member %s has no gateway with the server code %q", m.ID, serverCode)
 	}
 	// Gateways in back-off are left out, unless there is no other.
 	now := c.config.Clock()
@@ -106,20 +114,20 @@ func (c *Client) member(m civibus.Member) *memberState {
 	return state
 }
 
-func (c *Client) succeeded(provider civibus.MemberID, g *gateway) {
+func (c *Client) succeeded(g *gateway) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	g.failures, g.until = 0, time.Time{}
-	if state := c.members[provider]; state != nil {
+	if state := c.members[g.member]; state != nil {
 		state.lastGood = g.address
 	}
 }
 
-func (c *Client) failed(ctx context.Context, provider civibus.MemberID, g *gateway, failed *failure) {
-	if failed.final {
+func (c *Client) failed(ctx context.Context, g *gateway, failed *failure) {
+	if failed.final || failed.well {
 		return // not the gateway's doing
 	}
-	c.config.Logger.WarnContext(ctx, "gateway of another body failed", "member", provider.String(), "gateway", g.code, "address", g.address, "code", string(failed.fault.Code), "err", failed.fault.Err)
+	c.config.Logger.WarnContext(ctx, "gateway of another body failed", "member", g.member.String(), "gateway", g.code, "address", g.address, "code", string(failed.fault.Code), "err", failed.fault.Err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	wait := min(c.config.BackOff<<min(g.failures, 10), maxBackOff)

@@ -21,6 +21,7 @@ import (
 const (
 	refusedPeer = "peer_not_trusted"
 	refusedBusy = "busy"
+	refusedHere = "member_not_served_here"
 )
 
 // ServerConfig says how a body is reached by other bodies. Only View,
@@ -148,6 +149,13 @@ func (s *Server) guard(w http.ResponseWriter, r *http.Request) {
 	// filled in on the request as it was made.
 	conn.peer.Store(&peer)
 	s.config.Handler.ServeHTTP(w, r)
+}
+
+// NotServedHere answers a request to a member that this body hosts and that this
+// gateway cannot serve. The other gateway takes it as not seen by any handler.
+func NotServedHere(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set(refusedHeader, refusedHere)
+	http.Error(w, refusedHere, http.StatusServiceUnavailable)
 }
 
 // refuse answers without any gateway handler, and closes the connection.

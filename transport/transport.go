@@ -28,6 +28,9 @@ type View interface {
 	Height() uint64
 	Key(civibus.KeyID) (civibus.RegisteredKey, bool)
 	Member(civibus.MemberID) (civibus.Member, bool)
+	// Carrier returns the member whose gateways carry a member's exchanges: its
+	// host, or itself.
+	Carrier(civibus.MemberID) civibus.MemberID
 }
 
 // Peer is the body at the other end of a connection and the transport key that

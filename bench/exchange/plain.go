@@ -39,6 +39,8 @@ func (v plainView) Member(id civibus.MemberID) (civibus.Member, bool) {
 	}, id == plainMember
 }
 
+func (v plainView) Carrier(member civibus.MemberID) civibus.MemberID { return member }
+
 // startPlain is our own two hops with seal and evidence off: the same
 // transport and the same upstream client, and nothing else.
 func startPlain(ctx context.Context, b *bench) (*variant, error) {
