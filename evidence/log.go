@@ -16,6 +16,7 @@ import (
 	"github.com/civibus/civibus/evidence/archive"
 	"github.com/civibus/civibus/evidence/tiles"
 	"github.com/civibus/civibus/evidence/wal"
+	"github.com/civibus/civibus/internal/schema"
 )
 
 // The parts of a log's directory.
@@ -25,6 +26,12 @@ const (
 	indexDir   = "index"  // where everything is
 	archiveDir = "bodies" // archived bodies
 	lockFile   = "lock"
+)
+
+// The layout of a log's directory, which its file SCHEMA names.
+const (
+	schemaName  = "civibus-evidence"
+	schemaKnown = 1
 )
 
 // Log is an open evidence log. Its methods may be called concurrently.
@@ -93,6 +100,9 @@ func (l *Log) open(ctx context.Context) error {
 	var err error
 	if l.lock, err = lockDir(dir, os.O_RDWR|os.O_CREATE); err != nil {
 		return err
+	}
+	if _, err := schema.Check(dir, schemaName, schemaKnown); err != nil {
+		return fmt.Errorf("open evidence log: %w", err)
 	}
 	// 2. The index knows what was acknowledged and stored.
 	fresh, err := isFresh(dir)

@@ -42,7 +42,8 @@ type app struct {
 	snapshots *snapshots
 	pool      atomic.Pointer[pool]
 	syncing   func() bool // set before blocks arrive from peers
-	genesis   [32]byte    // application hash of the configured genesis
+	observe   func(height uint64, at time.Time, commit abci.CommitInfo) error
+	genesis   [32]byte // application hash of the configured genesis
 	peers     atomic.Pointer[peerList]
 	lanes     lanes
 	cleared   sync.Map // hashes that Submit checked a moment ago, on their way into the pool
@@ -73,6 +74,7 @@ func newApp(cfg Config, st *store, m *metrics) (*app, error) {
 		cfg: cfg, log: cfg.Logger, store: st, metrics: m, index: newIndex(st),
 		closing: make(chan struct{}), news: make(chan struct{}), lastTime: cfg.Clock(),
 		syncing: func() bool { return false },
+		observe: func(uint64, time.Time, abci.CommitInfo) error { return nil },
 	}
 	a.snapshots = newSnapshots(a)
 	trial, err := registry.Open(registry.NewMemoryStore())
@@ -165,8 +167,13 @@ func (a *app) guard(during string, err *error) {
 		return
 	}
 	failure := engineFailure{detail: (*err).Error()}
-	if unknown := (*registry.UnknownUpgradeError)(nil); errors.As(*err, &unknown) {
-		failure = engineFailure{upgrade: true, detail: upgradeNotice(unknown.Name, unknown.Height)}
+	var unknown *registry.UnknownUpgradeError
+	var halt *HaltError
+	switch {
+	case errors.As(*err, &unknown):
+		failure = engineFailure{upgrade: true, cause: unknown, detail: upgradeNotice(unknown.Name, unknown.Height)}
+	case errors.As(*err, &halt):
+		failure = engineFailure{upgrade: true, cause: halt, detail: halt.Error()}
 	}
 	a.engineFailed(failure)
 	if a.syncing() {
@@ -181,11 +188,36 @@ func (a *app) checkUpgrade() error {
 	if v == nil {
 		return nil
 	}
+	if h := a.cfg.HaltHeight; h > 0 && v.Height()+1 >= h {
+		return fmt.Errorf("open the ledger in %s: %w", a.cfg.Dir, &HaltError{Height: h})
+	}
 	name, height, ok := v.Upgrade()
 	if !ok || height > v.Height()+1 || registry.KnowsUpgrade(name) {
 		return nil
 	}
 	return fmt.Errorf("open the ledger in %s: %s: %w", a.cfg.Dir, upgradeNotice(name, height), &registry.UnknownUpgradeError{Name: name, Height: height})
+}
+
+// HaltError says that the node stopped before the block at Height because its
+// configuration says so (HaltHeight).
+type HaltError struct{ Height uint64 }
+
+// Error says what to do.
+func (e *HaltError) Error() string {
+	return fmt.Sprintf("this node stops before block %d, which ledger.halt_height says; install the version that is to go on, remove the setting or set a greater height, and start it in the same directory", e.Height)
+}
+
+// Halted returns why this node makes no more blocks, nil while it does: a
+// *HaltError, a *registry.UnknownUpgradeError, or what failed.
+func (n *Node) Halted() error {
+	f := n.app.failed()
+	switch {
+	case f == nil:
+		return nil
+	case f.cause != nil:
+		return f.cause
+	}
+	return fmt.Errorf("%w: %s", ErrHalted, firstLine(f.detail))
 }
 
 // upgradeNotice tells the operator what to do.
@@ -380,6 +412,12 @@ func (a *app) decodable(b []byte) bool {
 // result; an error here would halt every node.
 func (a *app) FinalizeBlock(_ context.Context, req *abci.RequestFinalizeBlock) (res *abci.ResponseFinalizeBlock, err error) {
 	defer a.guard("execute block", &err)
+	if h := a.cfg.HaltHeight; h > 0 && uint64(req.Height) >= h {
+		return nil, &HaltError{Height: h}
+	}
+	if err := a.observe(uint64(req.Height), req.Time, req.DecidedLastCommit); err != nil {
+		return nil, fmt.Errorf("execute block %d: %w", req.Height, err)
+	}
 	var evidence []registry.Misbehaviour
 	for _, m := range req.Misbehavior {
 		e := registry.Misbehaviour{Height: uint64(m.Height)}

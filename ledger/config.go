@@ -64,6 +64,12 @@ type Config struct {
 	// snapshot. The results of transactions are kept as long as their blocks.
 	RetainBlocks uint64
 
+	// HaltHeight, when not 0, stops the node before it executes the block at this
+	// height: for an upgrade that operators agreed on outside of the registry, or to
+	// stand still together. Halted then returns a *HaltError, and Open refuses a
+	// directory that has come so far.
+	HaltHeight uint64
+
 	// SnapshotInterval is the number of blocks between automatic snapshots. 0: none.
 	SnapshotInterval uint64
 

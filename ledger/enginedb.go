@@ -26,11 +26,7 @@ type engineDBs struct {
 
 // provide is the engine's DBProvider.
 func (e *engineDBs) provide(ctx *cmtcfg.DBContext) (dbm.DB, error) {
-	db, err := dbm.NewGoLevelDBWithOpts(ctx.ID, ctx.Config.DBDir(), &opt.Options{
-		WriteBuffer:            4 << 20,
-		BlockCacheCapacity:     4 << 20,
-		OpenFilesCacheCapacity: 64,
-	})
+	db, err := openEngineDB(ctx.ID, ctx.Config.DBDir())
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +44,15 @@ func (e *engineDBs) provide(ctx *cmtcfg.DBContext) (dbm.DB, error) {
 		}
 	}
 	return g, nil
+}
+
+// openEngineDB opens one of the engine's databases: dir/id.db.
+func openEngineDB(id, dir string) (*dbm.GoLevelDB, error) {
+	return dbm.NewGoLevelDBWithOpts(id, dir, &opt.Options{
+		WriteBuffer:            4 << 20,
+		BlockCacheCapacity:     4 << 20,
+		OpenFilesCacheCapacity: 64,
+	})
 }
 
 // db returns a database that the engine opened.

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -25,8 +26,9 @@ type engineLogger struct {
 // engineFailure is a line in the engine's log that means that this node cannot
 // go on.
 type engineFailure struct {
-	diverged bool // the application hash differs from the one agreed on
-	upgrade  bool // the next block is for another version of the software
+	diverged bool  // the application hash differs from the one agreed on
+	upgrade  bool  // the next block is for another version of the software
+	cause    error // the typed cause, if there is one
 	detail   string
 }
 
@@ -52,10 +54,21 @@ func (l engineLogger) Error(msg string, kv ...any) {
 	if l.module == "p2p" || l.module == "blocksync" || l.module == "mempool" {
 		level = slog.LevelWarn
 	}
-	if strings.HasPrefix(msg, "Stopped accept routine") { // what happens whenever a node stops
+	if strings.HasPrefix(msg, "Stopped accept routine") || guarded(kv) { // what happens whenever a node stops, or is guarded
 		level = slog.LevelDebug
 	}
 	l.log(level, msg, kv)
+}
+
+// guarded reports whether the engine complains that the validator's guard is up,
+// which it does for every vote.
+func guarded(kv []any) bool {
+	for _, v := range kv {
+		if err, ok := v.(error); ok && errors.Is(err, ErrGuarded) {
+			return true
+		}
+	}
+	return false
 }
 
 // With returns a logger with more attributes.

@@ -16,6 +16,7 @@ import (
 	"github.com/cometbft/cometbft/proxy"
 	"github.com/cometbft/cometbft/types"
 
+	"github.com/civibus/civibus/internal/schema"
 	"github.com/civibus/civibus/registry"
 )
 
@@ -38,7 +39,7 @@ type Node struct {
 	running sync.WaitGroup // goroutines of this package
 	inside  sync.RWMutex   // held for reading while the engine's databases are read
 	closed  atomic.Bool
-	address string // of the validator's key, as the engine names it
+	signer  *signer
 }
 
 // Open starts a node. It returns when the node runs, which may be before it has
@@ -62,6 +63,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	if n.lock, err = lockDir(cfg.Dir); err != nil {
 		return nil, err
+	}
+	if _, err := schema.Check(cfg.Dir, schemaName, schemaKnown); err != nil {
+		return nil, fmt.Errorf("open the ledger: %w", err)
 	}
 
 	// 2. The registry as it was committed last, and the witness's journal.
@@ -98,6 +102,12 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	return n, nil
 }
 
+// The layout of a ledger directory, which its file SCHEMA names.
+const (
+	schemaName  = "civibus-ledger"
+	schemaKnown = 1
+)
+
 // startEngine makes and starts the CometBFT node.
 func (n *Node) startEngine(ctx context.Context) (err error) {
 	conf, err := EngineConfig(n.cfg)
@@ -117,12 +127,11 @@ func (n *Node) startEngine(ctx context.Context) (err error) {
 		return err
 	}
 	n.nodeID = string(nodeKey.ID())
-	validator, err := openValidator(n.cfg.ValidatorKey, conf.PrivValidatorStateFile())
-	if err != nil {
+	if n.signer, err = openSigner(n.cfg); err != nil {
 		return err
 	}
-
-	n.address = string(validator.GetAddress())
+	n.signer.lifted = n.witnessChain
+	n.app.observe = n.signer.observe
 
 	// The engine panics on some kinds of damage, such as a registry whose hash is
 	// not the one that the blocks agree on.
@@ -133,7 +142,7 @@ func (n *Node) startEngine(ctx context.Context) (err error) {
 	}()
 	logger := engineLogger{out: n.cfg.Logger, onFail: n.app.engineFailed}
 	n.dbs.check = n.checkEngine
-	n.engine, err = cmtnode.NewNodeWithContext(ctx, conf, validator, nodeKey,
+	n.engine, err = cmtnode.NewNodeWithContext(ctx, conf, n.signer, nodeKey,
 		proxy.NewConnSyncLocalClientCreator(n.app),
 		func() (*types.GenesisDoc, error) { return doc, nil },
 		n.dbs.provide, engineMetrics(n.cfg.EngineMetrics), logger)

@@ -304,6 +304,9 @@ func (n *Node) checkEngine(blocks, states dbm.DB) error {
 	if err != nil {
 		return fmt.Errorf("the engine's state: %w", err)
 	}
+	if err := n.signer.search(blockStore); err != nil {
+		return err
+	}
 	base, top := uint64(blockStore.Base()), uint64(blockStore.Height())
 	if top == 0 && !state.IsEmpty() && state.LastBlockHeight > 0 {
 		// Restored from a snapshot and no block since. The engine forgets the mark at

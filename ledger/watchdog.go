@@ -52,6 +52,7 @@ const (
 	problemNoQuorum = "no_quorum"
 	problemPeers    = "peers_missing"
 	problemWitness  = "witness_conflict"
+	problemGuarded  = "guarded"
 )
 
 func newWatchdog(n *Node) *watchdog {
@@ -106,7 +107,7 @@ func (w *watchdog) look() Status {
 	a.mu.Unlock()
 	connected, best := w.peers(&s)
 	set := w.voters()
-	_, votes := set[n.address]
+	_, votes := set[string(n.signer.address)]
 	s.Validator = n.cfg.ValidatorKey != "" && votes
 
 	report := func(kind string, fatal bool, format string, args ...any) {
@@ -129,6 +130,7 @@ func (w *watchdog) look() Status {
 	w.checkBehind(now, s, best, report)
 	w.checkPeers(now, s, connected, len(set), report)
 	w.checkUpgrade(report)
+	w.checkGuard(report)
 	return s
 }
 
@@ -204,6 +206,19 @@ func (w *watchdog) checkUpgrade(report reporter) {
 	}
 	if name, height, ok := v.Upgrade(); ok && !registry.KnowsUpgrade(name) {
 		report(problemPlanned, false, "this node will stop before block %d: %s", height, upgradeNotice(name, height))
+	}
+}
+
+// checkGuard tells of a validator that does not sign.
+func (w *watchdog) checkGuard(report reporter) {
+	guard, without, foreign := w.node.signer.up()
+	switch {
+	case guard == nil:
+	case foreign > 0:
+		report(problemGuarded, false, "this validator does not sign: another node uses its key and signed block %d; end that node", foreign)
+	default:
+		report(problemGuarded, false, "this validator does not sign before %d blocks in a row were made without it since %s, of which it has seen %d: %s",
+			guardBlocks, guard.Since.Format(time.RFC3339), without, guard.Cause)
 	}
 }
 

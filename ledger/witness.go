@@ -68,6 +68,9 @@ func (n *Node) Cosign(ctx context.Context, size uint64) (string, error) {
 	if n.cfg.Witness == nil {
 		return "", ErrNoWitness
 	}
+	if guard, _, _ := n.signer.up(); guard != nil {
+		return "", fmt.Errorf("cosign: %w", ErrGuarded)
+	}
 	text, root, height, err := n.checkpoint(size)
 	if err != nil {
 		return "", err
@@ -87,6 +90,17 @@ func (n *Node) Cosign(ctx context.Context, size uint64) (string, error) {
 		n.metrics.cosignatures.Inc()
 	}
 	return line, err
+}
+
+// witnessChain binds the witness key to the chain's history as of now, before the
+// guard comes down: what the key signed before, and its journal may not know of,
+// is below, and the chain has it as it was agreed on.
+func (n *Node) witnessChain() error {
+	v := n.View()
+	if n.witness == nil || v == nil || v.EventSize() == 0 {
+		return nil
+	}
+	return n.witness.bind(civibus.CurrentSigner(n.cfg.Witness).Key().ID, v.EventSize(), v.EventRoot())
 }
 
 // witness signs checkpoints and keeps a journal of what it signed, outside the
@@ -155,8 +169,8 @@ func (w *witness) cosign(ctx context.Context, signer civibus.Signer, name, text 
 
 	// 2. Bind the size to the root before the key is used.
 	if !ok {
-		if err := w.db.Put(w.key(id, size), root[:], &opt.WriteOptions{Sync: true}); err != nil {
-			return "", false, fmt.Errorf("witness's journal: %w", err)
+		if err := w.put(id, size, root); err != nil {
+			return "", false, err
 		}
 	}
 
@@ -175,6 +189,30 @@ func (w *witness) cosign(ctx context.Context, signer civibus.Signer, name, text 
 		return "", false, fmt.Errorf("witness's journal: %w", err)
 	}
 	return line, true, nil
+}
+
+// bind has the key sign no other root than this one for a size.
+func (w *witness) bind(id civibus.KeyID, size uint64, root [32]byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was, _, ok, err := w.signed(id, size)
+	switch {
+	case err != nil:
+		return err
+	case ok && was != root:
+		return fmt.Errorf("bind size %d: %w", size, ErrConflict)
+	case ok:
+		return nil
+	}
+	return w.put(id, size, root)
+}
+
+// put notes durably that a size is bound to a root.
+func (w *witness) put(id civibus.KeyID, size uint64, root [32]byte) error {
+	if err := w.db.Put(w.key(id, size), root[:], &opt.WriteOptions{Sync: true}); err != nil {
+		return fmt.Errorf("witness's journal: %w", err)
+	}
+	return nil
 }
 
 // check compares the last checkpoints that were cosigned with what the registry

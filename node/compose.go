@@ -34,8 +34,8 @@ func (n *Node) openLedger(ctx context.Context) (replica, error) {
 		ListenAddress: n.cfg.Ledger.Listen, Peers: n.cfg.Ledger.Peers,
 		NodeKey:       filepath.Join(n.cfg.Keys.Dir, nodeKeyFile),
 		TimeoutCommit: time.Duration(n.cfg.Ledger.BlockPause), HeartbeatInterval: time.Duration(n.cfg.Ledger.Heartbeat),
-		SnapshotInterval: uint64(max(n.cfg.Ledger.SnapshotInterval, 0)),
-		Clock:            n.clock, Logger: n.log.With("room", "ledger"), Metrics: n.metrics,
+		SnapshotInterval: uint64(max(n.cfg.Ledger.SnapshotInterval, 0)), RetainBlocks: n.cfg.Ledger.RetainBlocks, HaltHeight: n.cfg.Ledger.HaltHeight,
+		Clock: n.clock, Logger: n.log.With("room", "ledger"), Metrics: n.metrics,
 	}
 	if n.cfg.Ledger.Mode == "validator" {
 		c.ValidatorKey = filepath.Join(n.cfg.Keys.Dir, validatorKeyFile)

@@ -148,6 +148,15 @@ type LedgerConfig struct {
 	// blocks.
 	BlockPause Duration `toml:"block_pause"`
 
+	// Stops the node before the block at this height, with exit code 5: for an
+	// upgrade that the bodies agreed on outside of the registry. 0 is never.
+	HaltHeight uint64 `toml:"halt_height"`
+
+	// How many blocks are kept; 0 keeps all, otherwise at least 100000, which is
+	// how old evidence of double signing may be. A new node needs all blocks from
+	// some peer, or a snapshot that is not older than the blocks kept.
+	RetainBlocks uint64 `toml:"retain_blocks"`
+
 	// How often a block is made when nothing changes, so that monitoring sees
 	// that the ledger lives.
 	Heartbeat Duration `toml:"heartbeat"`

@@ -161,7 +161,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	closers.add("ledger", led.Close)
 	n.ledger.Store(led)
-	group.Go(func() error { n.watchLedger(run); return nil })
+	group.Go(func() error { return n.watchLedger(run) })
 
 	// 3. The administration interface, which can say what the node waits for.
 	if err := n.serveAdmin(&closers, group); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/obs"
+	"github.com/civibus/civibus/ledger"
 )
 
 // maxSocketPath is the longest path of a Unix socket that every supported
@@ -71,6 +72,9 @@ func (c Config) validateLedger(v *validator) {
 		} else if dialled {
 			v.address(key, addr)
 		}
+	}
+	if r := c.Ledger.RetainBlocks; r > 0 && r < ledger.MinRetainBlocks {
+		v.add("ledger.retain_blocks", "%d: the rule is 0 (all) or at least %d, the age up to which double signing can be proved", r, ledger.MinRetainBlocks)
 	}
 	v.positive("ledger.block_pause", c.Ledger.BlockPause)
 	v.positive("ledger.heartbeat", c.Ledger.Heartbeat)

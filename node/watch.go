@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/civibus/civibus/internal/obs"
+	"github.com/civibus/civibus/ledger"
 )
 
 const (
@@ -18,17 +19,24 @@ const (
 	catchUpPatience = 5 * time.Second
 )
 
-// watchLedger keeps the ledger's status at hand for every exchange to look at.
-func (n *Node) watchLedger(ctx context.Context) {
+// watchLedger keeps the ledger's status at hand for every exchange to look at. It
+// ends with an error when the configuration has the node stop at a height; a ledger
+// that halted for another reason leaves a gateway that goes on with its view.
+func (n *Node) watchLedger(ctx context.Context) error {
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
 	for {
 		s := n.ledger.Load().Status()
 		n.health.Store(&s)
+		if full := n.ledger.fullNode(); full != nil {
+			if halt := (*ledger.HaltError)(nil); errors.As(full.Halted(), &halt) {
+				return halt
+			}
+		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			return
+			return nil
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/civibus/civibus/internal/schema"
 )
 
 const (
@@ -42,6 +44,10 @@ func OpenReplayJournal(cfg ReplayConfig) (*ReplayJournal, error) {
 		return nil, fmt.Errorf("open replay journal %s: another process has it open: %w", cfg.Dir, err)
 	}
 	j.lock = lock
+	if _, err := schema.Check(cfg.Dir, "civibus-replay", 1); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("open replay journal: %w", err)
+	}
 	// 2. What was kept, and whether all of it is there.
 	now := cfg.Now()
 	if err := j.load(now); err != nil {

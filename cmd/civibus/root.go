@@ -12,7 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/civibus/civibus/admin"
+	"github.com/civibus/civibus/internal/schema"
+	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/node"
+	"github.com/civibus/civibus/registry"
 )
 
 // The exit codes, as the root command's help documents them.
@@ -22,6 +25,7 @@ const (
 	exitUsage       = 2 // wrong command line or configuration
 	exitRefused     = 3 // refused, not valid, or found to be wrong
 	exitUnreachable = 4 // no node answers
+	exitVersion     = 5 // another version or an operator is needed; starting again does not help
 )
 
 // streams are where a command reads and writes.
@@ -63,7 +67,9 @@ anyone can verify offline.
 Try it: civibus demo
 
 Exit codes: 0 done, 1 something went wrong, 2 wrong command line or
-configuration, 3 refused, not valid, or found to be wrong, 4 no node answers.`,
+configuration, 3 refused, not valid, or found to be wrong, 4 no node answers,
+5 another version of civibus is needed, or ledger.halt_height is reached:
+starting again does not help.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -166,6 +172,8 @@ func (a *app) fail(c *cobra.Command, err error) int {
 		code, hint = exitUsage, usage.hint
 	case errors.As(err, &config):
 		code, hint = exitUsage, "\"civibus config reference\" describes every key"
+	case needsVersion(err):
+		code, hint = exitVersion, "docs/operate/upgrade.md says how versions follow each other; a service manager should not restart on exit code 5"
 	case errors.As(err, &refused):
 		code, hint = exitRefused, refused.hint
 	case errors.As(err, &problem):
@@ -190,6 +198,14 @@ func (a *app) fail(c *cobra.Command, err error) int {
 		fmt.Fprintf(a.err, "civibus: hint: %s\n", hint)
 	}
 	return code
+}
+
+// needsVersion reports whether a node ended because another version has to go on.
+func needsVersion(err error) bool {
+	var unknown *registry.UnknownUpgradeError
+	var halt *ledger.HaltError
+	var layout *schema.Error
+	return errors.As(err, &unknown) || errors.As(err, &halt) || errors.As(err, &layout)
 }
 
 // load reads the node's configuration.

@@ -19,9 +19,9 @@ var rules = []arch.Rule{
 
 	{Room: "policy", Allow: []string{".", "internal/rawurl"}},
 	{Room: "seal/httpsig"},
-	{Room: "seal", Allow: []string{"."}},
+	{Room: "seal", Allow: []string{".", "internal/schema"}},
 	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve"}}, // one server for all faces, so that their limits are one code
-	{Room: "evidence", Allow: []string{"."}},
+	{Room: "evidence", Allow: []string{".", "internal/schema"}},                                    // one form of mark for every store on disk
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt"}},
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl"}},
 	{Room: "link", Allow: []string{"."}},
@@ -29,7 +29,7 @@ var rules = []arch.Rule{
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
-	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa"}},
+	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema"}},
 	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
@@ -44,6 +44,7 @@ var rules = []arch.Rule{
 	{Room: "internal/obs", Allow: []string{"."}},
 	{Room: "internal/rawconn"},
 	{Room: "internal/rawurl"},
+	{Room: "internal/schema"},
 	{Room: "internal/demostack"},
 	{Room: "internal/receipttest", Allow: []string{".", "evidence/evidencepb", "evidence/proof", "registry/registrypb"}},
 }
