@@ -44,7 +44,8 @@ const (
 	FaultSeal               FaultCode = "invalid_seal"    // signature, digest or key wrong
 	FaultReplay             FaultCode = "replayed_request"
 	FaultClockSkew          FaultCode = "clock_skew"
-	FaultPeer               FaultCode = "peer_not_trusted" // TLS peer is not the body it speaks for
+	FaultMisdirected        FaultCode = "misdirected_request" // sealed for another gateway
+	FaultPeer               FaultCode = "peer_not_trusted"    // TLS peer is not the body it speaks for
 	FaultInternal           FaultCode = "internal_error"
 )
 

@@ -15,6 +15,7 @@ const (
 	HeaderError            = "X-Road-Error"
 
 	HeaderPurpose    = "Civibus-Purpose"     // purpose code the caller states
+	HeaderRecipient  = "Civibus-Recipient"   // transport key of the gateway that a request is for, 64 hex digits
 	HeaderHeight     = "Civibus-Height"      // registry height of the sealing side's decision
 	HeaderFault      = "Civibus-Fault"       // canonical fault code of a sealed refusal, so that a receipt proves it
 	HeaderBodyLength = "Civibus-Body-Length" // length of a streamed body when it is known

@@ -58,7 +58,8 @@ func newWired(t testing.TB) (http.Handler, *wired) {
 	service := office.AddService(register, "persons", nil, nil)
 	world.Grant("r1", desk, service)
 	w.provider = office.Gateway.Provider()
-	w.from, w.to = transport.Peer{Member: town.ID, Key: town.TLS.Key().ID}, transport.Peer{Member: office.ID, Key: office.TLS.Key().ID}
+	ours, theirs := town.TLS.Key().ID, office.TLS.Key().ID
+	w.from, w.to = transport.Peer{Member: town.ID, Key: ours, Own: theirs}, transport.Peer{Member: office.ID, Key: theirs, Own: ours}
 	return town.Gateway.Consumer(), w
 }
 
@@ -73,7 +74,11 @@ type wired struct {
 }
 
 // Do hands the request to the provider's face.
-func (w *wired) Do(ctx context.Context, _ civibus.MemberID, _ string, r *http.Request, _ func(context.Context) (*http.Request, error)) (*http.Response, transport.Peer, error) {
+func (w *wired) Do(ctx context.Context, _ civibus.MemberID, _ string, request transport.Request) (*http.Response, transport.Peer, error) {
+	r, err := request(ctx, w.to)
+	if err != nil {
+		return nil, transport.Peer{}, err
+	}
 	received := &http.Request{
 		Method: r.Method, URL: r.URL, RequestURI: r.URL.RequestURI(), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: r.Header, Body: r.Body, ContentLength: r.ContentLength, RemoteAddr: "127.0.0.1:40001",

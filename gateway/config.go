@@ -44,10 +44,10 @@ type Evidence interface {
 	NewBody(ctx context.Context, exchangeID string, side evidencepb.Side) (*evidence.Body, error)
 }
 
-// Transport carries sealed requests to other bodies; *transport.Client is one.
+// Transport carries requests to other bodies, which are sealed when it is known
+// to which gateway; *transport.Client is one.
 type Transport interface {
-	Do(ctx context.Context, provider civibus.MemberID, serverCode string, r *http.Request,
-		again func(context.Context) (*http.Request, error)) (*http.Response, transport.Peer, error)
+	Do(ctx context.Context, provider civibus.MemberID, serverCode string, r transport.Request) (*http.Response, transport.Peer, error)
 }
 
 // Upstreams are the body's own services; *service.Set is one.

@@ -15,6 +15,7 @@ import (
 	"github.com/civibus/civibus/internal/rawurl"
 	"github.com/civibus/civibus/policy"
 	"github.com/civibus/civibus/seal"
+	"github.com/civibus/civibus/transport"
 )
 
 // identify reads the call and checks who makes it.
@@ -47,28 +48,31 @@ func (x *exchange) decide() error {
 	return civibus.Faultf(civibus.ProviderGateway, d.Code, "%s", d.Message)
 }
 
-// sent is a request on its way.
+// sent is a request on its way. It is made and sealed for the gateway that it
+// goes to, and anew for every attempt.
 type sent struct {
-	x       *exchange
-	signer  civibus.Signer
-	called  http.Header // fields of the client system's call
-	request *http.Request
+	x      *exchange
+	signer civibus.Signer
+	called http.Header // fields of the client system's call
 
-	whole []byte // a body of at most the buffer limit
-	hash  string // X-Road-Request-Hash
+	whole  []byte             // a body of at most the buffer limit
+	digest *[sha512.Size]byte // of whole, for the request hash
+	meter  *meter             // of a streamed body; nil: the body is whole
+	length int64              // of a streamed body, -1 when it is not known
 
+	// Of the last attempt.
+	hash    string        // X-Road-Request-Hash, of a request with a whole body
 	pending *seal.Pending // of a streamed body
-	meter   *meter        // of a streamed body
 	header  http.Header   // as hashed, of a request with a streamed body
 }
 
-// sealRequest makes the sealed request to the provider.
-func (x *exchange) sealRequest(ctx context.Context, w http.ResponseWriter, r *http.Request) (*sent, error) {
+// prepare finds the key to seal with and reads the body, if it is short.
+func (x *exchange) prepare(ctx context.Context, w http.ResponseWriter, r *http.Request) (*sent, error) {
 	signer, err := x.g.signer(x.place, x.view)
 	if err != nil {
 		return nil, err
 	}
-	s := &sent{x: x, signer: signer, called: r.Header}
+	s := &sent{x: x, signer: signer, called: r.Header, length: r.ContentLength}
 	var src io.Reader
 	if r.ContentLength != 0 {
 		src = &patientReader{src: r.Body, rc: *http.NewResponseController(w)}
@@ -82,52 +86,40 @@ func (x *exchange) sealRequest(ctx context.Context, w http.ResponseWriter, r *ht
 	if stream == nil {
 		x.requestBody = x.keepWhole(ctx, whole)
 		x.counts.requestBytes.Add(float64(len(whole)))
-		s.whole = whole
-		if s.request, err = s.again(ctx); err == nil {
-			s.hash = x.call.hash(s.request.Header, digest512(whole))
-		}
-		return s, err
+		s.whole, s.digest = whole, digest512(whole)
+		return s, nil
 	}
 	x.requestBody = x.keep(ctx)
 	s.meter = &meter{src: stream, sum: sha512.New(), keep: x.requestBody}
-	if s.request, err = s.unsealed(ctx); err != nil {
-		return nil, err
-	}
-	s.request.ContentLength = r.ContentLength
-	s.header = s.request.Header.Clone()
-	s.pending, err = seal.SealRequestStream(ctx, signer, s.request, s.meter, x.g.config.Clock())
-	return s, err
+	return s, nil
 }
 
-// unsealed makes the request but for its body and seal.
-func (s *sent) unsealed(ctx context.Context) (*http.Request, error) {
+// seal makes the request for the gateway that holds a transport key.
+func (s *sent) seal(ctx context.Context, to transport.Peer) (*http.Request, error) {
 	x, c := s.x, &s.x.call
 	u, err := rawurl.New("https", "gateway.invalid", c.path, c.query)
 	if err != nil {
 		return nil, civibus.Faultf(x.place, civibus.FaultBadRequest, "Invalid request URI: %v", err)
 	}
 	u.ForceQuery = c.asked && c.query == ""
-	header := c.requestHeader(s.called, strconv.FormatUint(x.view.Height(), 10))
-	return (&http.Request{Method: c.method, URL: u, Header: header}).WithContext(ctx), nil
-}
-
-// again seals a request with a whole body, anew for every attempt to send it.
-func (s *sent) again(ctx context.Context) (*http.Request, error) {
-	r, err := s.unsealed(ctx)
-	if err != nil {
-		return nil, err
+	r := (&http.Request{Method: c.method, URL: u}).WithContext(ctx)
+	r.Header = c.requestHeader(s.called, strconv.FormatUint(x.view.Height(), 10), to.Key.String())
+	if s.meter == nil {
+		if x.request, err = seal.SealRequest(ctx, s.signer, r, s.whole, x.g.config.Clock()); err == nil {
+			s.hash = c.hash(r.Header, s.digest)
+		}
+		return r, err
 	}
-	s.x.request, err = seal.SealRequest(ctx, s.signer, r, s.whole, s.x.g.config.Clock())
+	r.ContentLength, s.header = s.length, r.Header.Clone()
+	if s.pending, err = seal.SealRequestStream(ctx, s.signer, r, s.meter, x.g.config.Clock()); err == nil {
+		x.request = s.pending.Seal()
+	}
 	return r, err
 }
 
 // send carries the request over.
 func (x *exchange) send(ctx context.Context, s *sent) (*http.Response, error) {
-	again := s.again
-	if s.pending != nil {
-		again = nil // a streamed body is read once
-	}
-	resp, peer, err := x.g.config.Transport.Do(ctx, x.call.service.MemberID, x.call.serverCode, s.request, again)
+	resp, peer, err := x.g.config.Transport.Do(ctx, x.call.service.MemberID, x.call.serverCode, s.seal)
 	x.peer = peer.Key
 	if s.pending != nil {
 		x.request = s.pending.Seal()

@@ -35,7 +35,7 @@ func TestProviderGatewayDown(t *testing.T) {
 	a := p.call("POST", "/x", strings.NewReader("body"))
 	wantError(t, a, "Server.ClientProxy.NetworkError", "")
 	r := p.town.Record(a.Header.Get("X-Road-Request-Id"))
-	if r.Outcome != evidencepb.Outcome_OUTCOME_FAILED || r.Fault != "network_error" || r.Request == nil || r.Response != nil || r.Status != 0 {
+	if r.Outcome != evidencepb.Outcome_OUTCOME_FAILED || r.Fault != "network_error" || r.Request != nil || r.Response != nil || r.Status != 0 {
 		t.Errorf("the consumer's record: %v", r)
 	}
 	p.Registry.Change(func(v *fixture.View) {

@@ -221,7 +221,7 @@ func TestReplayedRequest(t *testing.T) {
 	}
 	for range 2 {
 		kept.Body = io.NopCloser(strings.NewReader("the body"))
-		resp, _, err := p.town.Transport.Do(context.Background(), p.office.ID, "", kept, nil)
+		resp, _, err := p.town.Transport.Do(context.Background(), p.office.ID, "", made(kept))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +324,7 @@ func TestLyingIdentity(t *testing.T) {
 		thief := p.AddBody("COM", "THIEF", fixture.Options{})
 		// The thief carries the town's own sealed request: right seal, wrong peer.
 		p.hop.instead = func(ctx context.Context, r *http.Request) (*http.Response, transport.Peer, error) {
-			return thief.Transport.Do(ctx, p.office.ID, "", r, nil)
+			return thief.Transport.Do(ctx, p.office.ID, "", made(r))
 		}
 		wantError(t, p.call("GET", "/x", nil), "Server.ServerProxy.SslAuthenticationFailed", "may not speak for TEST/MUN/TOWN")
 		// The thief seals as itself in the town's name.
@@ -333,7 +333,7 @@ func TestLyingIdentity(t *testing.T) {
 			if _, err := seal.SealRequest(ctx, thief.Seal, forged, nil, time.Now()); err != nil {
 				return nil, transport.Peer{}, err
 			}
-			resp, peer, err := thief.Transport.Do(ctx, p.office.ID, "", forged, nil)
+			resp, peer, err := thief.Transport.Do(ctx, p.office.ID, "", made(forged))
 			if err == nil && resp.Header.Get("Civibus-Fault") != "invalid_seal" {
 				t.Errorf("forged request: %d %v", resp.StatusCode, resp.Header)
 			}

@@ -217,19 +217,20 @@ var singleFields = [...]string{http.CanonicalHeaderKey(civibus.HeaderUserID), ci
 
 // requestHeader returns the header of the sealed request: what crosses, with
 // the identifiers in canonical form, once each, and what the gateway adds.
-func (c *call) requestHeader(received http.Header, height string) http.Header {
-	h := make(http.Header, len(received)+8)
+func (c *call) requestHeader(received http.Header, height, recipient string) http.Header {
+	h := make(http.Header, len(received)+9)
 	cross(h, received)
 	for _, name := range singleFields {
 		if len(h[name]) > 1 {
 			h[name] = h[name][len(h[name])-1:]
 		}
 	}
-	l := make(lines, 0, 5)
+	l := make(lines, 0, 6)
 	l.set(h, civibus.HeaderClient, c.clientText)
 	l.set(h, civibus.HeaderID, c.messageID)
 	l.set(h, civibus.HeaderRequestID, c.requestID)
 	l.set(h, civibus.HeaderHeight, height)
+	l.set(h, civibus.HeaderRecipient, recipient)
 	if c.purpose != "" {
 		l.set(h, civibus.HeaderPurpose, c.purpose)
 	}

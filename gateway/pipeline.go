@@ -32,14 +32,15 @@ func (g *Gateway) consume(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	// 3. seal: the request, with its body if that is short
-	sent, err := x.sealRequest(ctx, w, r)
+	// 3. seal: the key, and the request's body if that is short
+	sent, err := x.prepare(ctx, w, r)
 	if err != nil {
 		x.refuse(w, r, err)
 		return
 	}
 
-	// 4. transport: to one of the provider's gateways, over mutual TLS
+	// 4. transport: to one of the provider's gateways, over mutual TLS; the
+	//    request is sealed for the one at the other end of the connection
 	resp, err := x.send(ctx, sent)
 	if err != nil {
 		x.refuse(w, r, err)
@@ -69,7 +70,8 @@ func (g *Gateway) provide(w http.ResponseWriter, r *http.Request) {
 	p := &provision{exchange: x, w: w, r: r}
 
 	// 1. identify, 3. seal: the body at the other end of the connection has
-	//    sealed this request, in the name of one of its own clients, and never before
+	//    sealed this request for this gateway, in the name of one of its own
+	//    clients, and never before
 	if err := p.verifyRequest(ctx); err != nil {
 		p.refuse(ctx, err)
 		return

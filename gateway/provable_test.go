@@ -31,7 +31,7 @@ func (p *pair) resealed(at func() time.Time, change func(*http.Request)) {
 		if _, err := seal.SealRequest(ctx, p.town.Seal, r, nil, at()); err != nil {
 			return nil, transport.Peer{}, err
 		}
-		return p.hop.next.Do(ctx, p.office.ID, "", r, nil)
+		return p.hop.next.Do(ctx, p.office.ID, "", made(r))
 	}
 }
 

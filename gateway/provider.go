@@ -56,6 +56,9 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	if err := p.call.checkHop(v.Header); err != nil {
 		return err
 	}
+	if err := v.CheckRecipient(peer.Own, p.alone); err != nil {
+		return err
+	}
 	// The record names one height, and the key must be in force there. One that
 	// came into force a moment ago moves the decision on.
 	if checkSealer(p.place, p.view, v.Key.ID, p.call.client.MemberID) != nil {
@@ -71,6 +74,13 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 		return civibus.Faultf(p.place, civibus.FaultUnknownMember, "Service provider '%s' is not served by this gateway", p.call.service.ClientID.XRoad())
 	}
 	return nil
+}
+
+// alone reports whether the body whose transport keys this gateway shows has no
+// other gateway, so that a request that names none can be for no other.
+func (p *provision) alone() bool {
+	m, ok := p.view.Member(p.g.config.Carrier)
+	return ok && len(m.Gateways) <= 1
 }
 
 // unverified takes from a request that does not verify what its refusal is bound

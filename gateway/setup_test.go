@@ -37,12 +37,14 @@ type pair struct {
 	hop            *hop
 	calls          atomic.Int32 // that the service saw the end of
 	begun          atomic.Int32 // that the service saw the head of
+	answered       http.Header  // of the last answer on the hop, where a test keeps it
 }
 
 func newPair(t testing.TB, town, office fixture.Options) *pair {
 	t.Helper()
 	p := &pair{World: fixture.New(t), hop: &hop{}}
 	p.office = p.AddBody("GOV", "OFFICE", office)
+	p.hop.to = transport.Peer{Member: p.office.ID, Key: p.office.TLS.Key().ID}
 	change := town.Gateway
 	town.Gateway = func(c *gateway.Config) {
 		p.hop.next, c.Transport = c.Transport, p.hop
@@ -74,24 +76,36 @@ func (p *pair) call(method, rest string, body io.Reader, fields ...string) *fixt
 // attacker on the way might.
 type hop struct {
 	next     gateway.Transport
+	to       transport.Peer // for whom requests are made that go elsewhere
 	request  func(*http.Request)
 	response func(*http.Response)
 	instead  func(context.Context, *http.Request) (*http.Response, transport.Peer, error)
 }
 
-func (h *hop) Do(ctx context.Context, provider civibus.MemberID, code string, r *http.Request, again func(context.Context) (*http.Request, error)) (*http.Response, transport.Peer, error) {
+func (h *hop) Do(ctx context.Context, provider civibus.MemberID, code string, request transport.Request) (*http.Response, transport.Peer, error) {
 	if h.instead != nil {
+		r, err := request(ctx, h.to)
+		if err != nil {
+			return nil, transport.Peer{}, err
+		}
 		return h.instead(ctx, r)
 	}
-	if h.request != nil {
-		h.request(r)
-		again = nil
-	}
-	resp, peer, err := h.next.Do(ctx, provider, code, r, again)
+	resp, peer, err := h.next.Do(ctx, provider, code, func(ctx context.Context, to transport.Peer) (*http.Request, error) {
+		r, err := request(ctx, to)
+		if err == nil && h.request != nil {
+			h.request(r)
+		}
+		return r, err
+	})
 	if err == nil && h.response != nil {
 		h.response(resp)
 	}
 	return resp, peer, err
+}
+
+// made is a request that is there already, for whomever.
+func made(r *http.Request) transport.Request {
+	return func(context.Context, transport.Peer) (*http.Request, error) { return r, nil }
 }
 
 func wantError(t *testing.T, a *fixture.Answer, typ, says string) {

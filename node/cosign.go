@@ -15,6 +15,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
+	"github.com/civibus/civibus/transport"
 )
 
 // cosigned is a registry view with its checkpoint cosigned by a quorum.
@@ -108,11 +109,9 @@ func (n *Node) cosign(ctx context.Context, r *rooms, v *registry.View) (string, 
 
 // askCosignature asks another validator.
 func (n *Node) askCosignature(ctx context.Context, r *rooms, m civibus.MemberID, size uint64) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, cosignaturePath+"?size="+strconv.FormatUint(size, 10), nil)
-	if err != nil {
-		return "", err
-	}
-	resp, _, err := r.transport.Do(ctx, m, "", req, func(ctx context.Context) (*http.Request, error) { return req.Clone(ctx), nil })
+	resp, _, err := r.transport.Do(ctx, m, "", func(ctx context.Context, _ transport.Peer) (*http.Request, error) {
+		return http.NewRequestWithContext(ctx, http.MethodGet, cosignaturePath+"?size="+strconv.FormatUint(size, 10), nil)
+	})
 	if err != nil {
 		return "", err
 	}

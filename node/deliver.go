@@ -16,6 +16,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/transport"
 )
 
 const (
@@ -310,18 +311,14 @@ func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in *evidencep
 	}
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
-	request := func(ctx context.Context) (*http.Request, error) {
+	request := func(ctx context.Context, _ transport.Peer) (*http.Request, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, receiptsPath, bytes.NewReader(body))
 		if err == nil {
 			req.Header.Set("Content-Type", protobufType)
 		}
 		return req, err
 	}
-	req, err := request(ctx)
-	if err != nil {
-		return nil, err
-	}
-	resp, _, err := d.r.transport.Do(ctx, to, "", req, request)
+	resp, _, err := d.r.transport.Do(ctx, to, "", request)
 	if err != nil {
 		return nil, err
 	}

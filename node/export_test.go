@@ -8,6 +8,7 @@ import (
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/seal"
+	"github.com/civibus/civibus/transport"
 )
 
 // The half receipts between bodies, for tests.
@@ -45,10 +46,11 @@ func (n *Node) SendSealed(ctx context.Context, to civibus.MemberID, r *http.Requ
 	if err != nil {
 		return nil, err
 	}
-	if _, err := seal.SealRequest(ctx, signer, r, nil, n.clock()); err != nil {
-		return nil, err
-	}
-	resp, _, err := n.current.Load().transport.Do(ctx, to, "", r, nil)
+	resp, _, err := n.current.Load().transport.Do(ctx, to, "", func(ctx context.Context, peer transport.Peer) (*http.Request, error) {
+		r.Header.Set(civibus.HeaderRecipient, peer.Key.String())
+		_, err := seal.SealRequest(ctx, signer, r, nil, n.clock())
+		return r, err
+	})
 	return resp, err
 }
 

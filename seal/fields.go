@@ -149,7 +149,7 @@ var usualFields, usualNames = func() (map[string]*httpsig.Component, map[string]
 		"Date", "Etag", "Last-Modified", "Location", "User-Agent", "Vary",
 		civibus.HeaderClient, civibus.HeaderID, civibus.HeaderRequestID, civibus.HeaderRequestHash, civibus.HeaderService,
 		http.CanonicalHeaderKey(civibus.HeaderUserID), civibus.HeaderIssue, civibus.HeaderSecurityServer, civibus.HeaderRepresentedParty,
-		civibus.HeaderPurpose, civibus.HeaderHeight, civibus.HeaderFault, civibus.HeaderBodyLength, civibus.HeaderError,
+		civibus.HeaderPurpose, civibus.HeaderHeight, civibus.HeaderRecipient, civibus.HeaderFault, civibus.HeaderBodyLength, civibus.HeaderError,
 	} {
 		lower := strings.ToLower(name)
 		c := component(lower)

@@ -12,55 +12,86 @@ import (
 	"github.com/civibus/civibus/internal/h1"
 )
 
-// attempt sends the request to one gateway. body is the request's body if that
-// is not in memory.
-func (c *Client) attempt(ctx context.Context, g *gateway, req *http.Request, body *requestBody) (*http.Response, Peer, *failure) {
+// call is one call on its way to one of a body's gateways.
+type call struct {
+	request Request
+	body    requestBody
+	last    *http.Request // the last that was made; nil: none yet
+}
+
+// attempt makes the request for one gateway and sends it.
+func (c *Client) attempt(ctx context.Context, g *gateway, call *call) (*http.Response, Peer, *failure) {
 	// 1. A pool of connections whose keys are all in force in the current view.
 	pool, err := g.acquire(c)
 	if err != nil {
 		return nil, Peer{}, &failure{fault: civibus.AsFault(civibus.ConsumerGateway, err), final: true}
 	}
-	// 2. The request. Trailers are filled in while the body is sent.
-	out := h1.Request{Method: req.Method, Target: requestTarget(req.URL), Header: req.Header, Trailer: req.Trailer, Length: req.ContentLength}
-	if out.Method == "" {
-		out.Method = http.MethodGet
-	}
-	var offered *offeredBody
-	switch {
-	case body != nil:
-		offered = body.offer()
-		out.Body = offered
-		if out.Length == 0 {
-			out.Length = -1
-		}
-	case inMemory(req):
-		if out.Body, err = req.GetBody(); err != nil {
-			return nil, Peer{}, &failure{fault: bodyFault(err), final: true}
-		}
-		out.InMemory = true
-	}
+	// 2. The request, for the gateway at the other end of the connection.
+	a := &attempt{call: call, ctx: ctx, provider: g.member}
+	a.out.Over = a.fill
 	// 3. Send, and wait for the head of the answer.
-	resp, trip, err := pool.conns.RoundTrip(ctx, &out)
+	resp, trip, err := pool.conns.RoundTrip(ctx, &a.out)
 	if err == nil {
-		return c.answered(ctx, pool, resp, trip, offered)
+		return c.answered(ctx, pool, resp, trip)
 	}
 	// 4. Say what went wrong.
 	failed := &failure{sent: trip.Wrote, reused: trip.Stale(), fault: classify(err)}
-	switch readErr := offered.readError(); {
+	switch readErr := a.offered.readError(); {
 	case readErr != nil:
 		failed.fault, failed.final, failed.reused = bodyFault(readErr), true, false
 	case ctx.Err() != nil:
 		failed.fault, failed.final, failed.reused = contextFault(ctx), true, false
+	case a.unmade != nil:
+		failed.fault, failed.final = civibus.AsFault(civibus.ConsumerGateway, a.unmade), true
 	}
 	return nil, Peer{}, failed
 }
 
-// answered takes an answer, or refuses it together with its connection.
-func (c *Client) answered(ctx context.Context, pool *pool, resp *http.Response, trip h1.Trip, offered *offeredBody) (*http.Response, Peer, *failure) {
-	refused := resp.Header.Get(refusedHeader) != ""
-	if !refused {
-		offered.keep()
+// attempt is one attempt to send a call's request.
+type attempt struct {
+	call     *call
+	ctx      context.Context
+	provider civibus.MemberID
+
+	out     h1.Request
+	offered *offeredBody // nil: the body is in memory, or there is none
+	unmade  error        // why there is no request
+}
+
+// fill makes the request. Trailers are filled in while the body is sent.
+func (a *attempt) fill(conn net.Conn) error {
+	req, err := a.call.request(a.ctx, conn.(*peerConn).peer(a.provider))
+	if a.unmade = err; err != nil {
+		return err
 	}
+	a.call.last = req
+	out := &a.out
+	out.Method, out.Target, out.Header, out.Trailer = req.Method, requestTarget(req.URL), req.Header, req.Trailer
+	if out.Method == "" {
+		out.Method = http.MethodGet
+	}
+	switch {
+	case bodyless(req):
+	case inMemory(req):
+		out.Body, out.Length, out.InMemory = req.Body, req.ContentLength, true
+	default:
+		a.offered = a.call.body.offer(req.Body)
+		out.Body, out.Length = a.offered, req.ContentLength
+		if out.Length == 0 {
+			out.Length = -1
+		}
+	}
+	return nil
+}
+
+// repeatable reports whether the request may be made and sent again after
+// something of it may have reached the other side.
+func (l *call) repeatable() bool {
+	return l.last != nil && idempotent(l.last.Method) && (bodyless(l.last) || inMemory(l.last))
+}
+
+// answered takes an answer, or refuses it together with its connection.
+func (c *Client) answered(ctx context.Context, pool *pool, resp *http.Response, trip h1.Trip) (*http.Response, Peer, *failure) {
 	peer, failed := checkAnswer(pool, resp, trip)
 	if ctx.Err() != nil { // the head came while the connection was being broken
 		failed = &failure{fault: contextFault(ctx), sent: true, final: true}
@@ -108,7 +139,7 @@ func checkAnswer(pool *pool, resp *http.Response, trip h1.Trip) (Peer, *failure)
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the provider's gateway tried to change the protocol"), sent: true, final: true}
 	}
-	return Peer{Member: pool.of.member, Key: trip.Conn.(*peerConn).key}, nil
+	return trip.Conn.(*peerConn).peer(pool.of.member), nil
 }
 
 // classify turns an error of internal/h1, crypto/tls or net into a fault.

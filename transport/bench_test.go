@@ -2,10 +2,13 @@ package transport_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
 	"net/url"
 	"testing"
+
+	"github.com/civibus/civibus/transport"
 )
 
 // BenchmarkHop is one request and answer of 1 KiB each over a kept connection,
@@ -22,10 +25,12 @@ func BenchmarkHop(b *testing.B) {
 	b.ReportAllocs()
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
-			body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }
-			req := &http.Request{Method: "POST", URL: &url.URL{Path: "/r1/x"}, Header: http.Header{}, GetBody: body, ContentLength: 1024}
-			req.Body, _ = body()
-			resp, _, err := client.Do(b.Context(), providerID, "", req, nil)
+			resp, _, err := client.Do(b.Context(), providerID, "", func(context.Context, transport.Peer) (*http.Request, error) {
+				body := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(payload)), nil }
+				req := &http.Request{Method: "POST", URL: &url.URL{Path: "/r1/x"}, Header: http.Header{}, GetBody: body, ContentLength: 1024}
+				req.Body, _ = body()
+				return req, nil
+			})
 			if err != nil {
 				b.Error(err)
 				return

@@ -11,71 +11,43 @@ import (
 	"github.com/civibus/civibus"
 )
 
-// requestBody lets a body that can be read once be offered to several attempts
-// as long as none of them has read from it. The methods of a nil one do nothing.
-type requestBody struct {
-	body io.ReadCloser
+// bodyless reports whether a request has no body.
+func bodyless(req *http.Request) bool { return req.Body == nil || req.Body == http.NoBody }
 
+// inMemory reports whether reading a request's body never waits.
+func inMemory(req *http.Request) bool { return req.GetBody != nil && req.ContentLength > 0 }
+
+// requestBody is the body of one call as its attempts see it: each has its own
+// reader, but what they read from may be there once only. So it is read by one
+// attempt at most, the last.
+type requestBody struct {
 	mu      sync.Mutex
 	current *offeredBody
 	read    bool // some attempt read from it
-	closed  bool
 }
 
-// streamedBody returns the body of a request unless it has none or holds it in
-// memory, where every attempt gets it anew.
-func streamedBody(req *http.Request) *requestBody {
-	if req.Body == nil || req.Body == http.NoBody || inMemory(req) {
-		return nil
-	}
-	return &requestBody{body: req.Body}
-}
-
-func inMemory(req *http.Request) bool { return req.GetBody != nil && req.ContentLength > 0 }
-
-// offer returns the body for one attempt, which ends the one before.
-func (b *requestBody) offer() *offeredBody {
+// offer hands the body to one attempt, which ends the one before.
+func (b *requestBody) offer(body io.ReadCloser) *offeredBody {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.current = &offeredBody{of: b}
+	b.current = &offeredBody{of: b, body: body}
 	return b.current
 }
 
 // spent reports whether an attempt read from the body. After it, the attempt
 // under way reads no more.
 func (b *requestBody) spent() bool {
-	if b == nil {
-		return false
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.current = nil
 	return b.read
 }
 
-// finish closes the body.
-func (b *requestBody) finish() {
-	if b == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.current = nil
-	b.close()
-}
-
-func (b *requestBody) close() {
-	if !b.closed {
-		b.closed = true
-		_ = b.body.Close()
-	}
-}
-
 // offeredBody is what one attempt reads.
 type offeredBody struct {
 	of      *requestBody
-	kept    bool  // the attempt has brought an answer: closing is closing
-	ended   bool  // the attempt closed it
+	body    io.ReadCloser
+	closed  bool
 	failure error // what reading the caller's body gave
 }
 
@@ -83,13 +55,13 @@ type offeredBody struct {
 func (o *offeredBody) Read(p []byte) (int, error) {
 	b := o.of
 	b.mu.Lock()
-	if b.current != o || b.closed {
+	if b.current != o || o.closed {
 		b.mu.Unlock()
 		return 0, errors.New("the attempt is over")
 	}
 	b.read = true
 	b.mu.Unlock()
-	n, err := b.body.Read(p)
+	n, err := o.body.Read(p)
 	if err != nil && err != io.EOF {
 		b.mu.Lock()
 		o.failure = err
@@ -102,26 +74,14 @@ func (o *offeredBody) Read(p []byte) (int, error) {
 func (o *offeredBody) Close() error {
 	o.of.mu.Lock()
 	defer o.of.mu.Unlock()
-	o.ended = true
-	if o.kept {
-		o.of.close()
+	if o.closed {
+		return nil
 	}
-	return nil
+	o.closed = true
+	return o.body.Close()
 }
 
-// keep says that this attempt is the one that counts.
-func (o *offeredBody) keep() {
-	if o == nil {
-		return
-	}
-	o.of.mu.Lock()
-	defer o.of.mu.Unlock()
-	o.kept = true
-	if o.ended {
-		o.of.close()
-	}
-}
-
+// readError is what reading the caller's body failed with. A nil one has not.
 func (o *offeredBody) readError() error {
 	if o == nil {
 		return nil

@@ -116,33 +116,39 @@ func (c *Client) Close() {
 	}
 }
 
+// Request makes a request for the gateway of the other body that it will go to,
+// once there is a connection to it: to.Key is the transport key that the gateway
+// showed there. The URL needs a path and query only; they are sent as they are
+// (an opaque URL too). It is called once for each attempt and returns a request
+// with a body of its own, which is closed when the attempt is over; of a body that
+// can be read once only, all of them may read, since no attempt reads from it
+// after another did. An error ends the call.
+type Request func(ctx context.Context, to Peer) (*http.Request, error)
+
 // Do sends a request to one of provider's gateways, or of its host's, and returns
-// the answer and who gave it. The request's URL needs a path and query only; they are sent as
-// they are (an opaque URL too). Request and response bodies stream, trailers
-// pass in both directions. The caller closes the response body.
+// the answer and who gave it. Request and response bodies stream, trailers pass in both
+// directions. The caller closes the response body.
 //
 // serverCode, when not empty, is the code of the only gateway to use
 // (X-Road-Security-Server). Otherwise the one that answered last comes first and
 // the others follow; those that failed a short while ago are skipped.
 //
-// A request of which nothing was sent is tried at the next gateway. Once
-// something may have been sent it is only tried again if its method is
-// idempotent and again is given: again makes the request anew, with a fresh
-// seal, since the nonce of the first may already be spent. Errors are
+// A request of which nothing was sent is made anew for the next gateway. Once
+// something may have been sent it is only made again if its method is idempotent
+// and its body is at hand (none, or GetBody and ContentLength are set). Errors are
 // *civibus.Fault.
-func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode string, req *http.Request, again func(context.Context) (*http.Request, error)) (*http.Response, Peer, error) {
+func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode string, request Request) (*http.Response, Peer, error) {
 	// 1. Where the provider's gateways are.
 	candidates, err := c.candidates(provider, serverCode)
 	if err != nil {
-		closeBody(req)
 		return nil, Peer{}, err
 	}
 	var failures failures
-	body := streamedBody(req)
+	call := call{request: request}
 	for i := 0; i < len(candidates); {
 		// 2. One attempt at one gateway.
 		g := candidates[i]
-		resp, peer, failed := c.attempt(ctx, g, req, body)
+		resp, peer, failed := c.attempt(ctx, g, &call)
 		if failed == nil {
 			c.succeeded(g)
 			return resp, peer, nil
@@ -155,23 +161,10 @@ func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode s
 			c.failed(ctx, g, failed)
 			i++
 		}
-		if failed.final || ctx.Err() != nil || i == len(candidates) {
+		if failed.final || ctx.Err() != nil || (failed.sent || call.body.spent()) && !call.repeatable() {
 			break
 		}
-		if failed.sent || body.spent() {
-			if again == nil || !idempotent(req.Method) {
-				break
-			}
-			body.finish()
-			closeBody(req)
-			if req, err = again(ctx); err != nil {
-				return nil, Peer{}, civibus.AsFault(civibus.ConsumerGateway, err)
-			}
-			body = streamedBody(req)
-		}
 	}
-	body.finish()
-	closeBody(req)
 	return nil, Peer{}, failures.fault(provider)
 }
 
@@ -181,12 +174,6 @@ func idempotent(method string) bool {
 		return true
 	}
 	return false
-}
-
-func closeBody(req *http.Request) {
-	if req.Body != nil {
-		_ = req.Body.Close()
-	}
 }
 
 // failure is why one attempt did not bring an answer.

@@ -70,8 +70,7 @@ func TestDeadAddressesAreSkipped(t *testing.T) {
 		}
 	})
 	for i := range 3 {
-		body := strings.NewReader("payload")
-		resp, _, err := client.Do(t.Context(), providerID, "", request(t, "POST", "/", body), nil)
+		resp, _, err := client.Do(t.Context(), providerID, "", calling("POST", "/", "payload"))
 		if err != nil {
 			t.Fatalf("call %d: %v", i, err)
 		}
@@ -99,13 +98,13 @@ func TestDeadAddressesAreSkipped(t *testing.T) {
 // must not make the client send the same sealed request twice.
 func TestNoRepetitionByItself(t *testing.T) {
 	for _, method := range []string{"GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE"} {
-		for _, withAgain := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s again=%v", method, withAgain), func(t *testing.T) { testRepetition(t, method, withAgain) })
+		for _, atHand := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, body at hand: %v", method, atHand), func(t *testing.T) { testRepetition(t, method, atHand) })
 		}
 	}
 }
 
-func testRepetition(t *testing.T, method string, withAgain bool) {
+func testRepetition(t *testing.T, method string, atHand bool) {
 	n := newNetwork(t)
 	consumer, provider := n.body(consumerID), n.body(providerID)
 	var served atomic.Int32
@@ -116,25 +115,23 @@ func testRepetition(t *testing.T, method string, withAgain bool) {
 		}
 	})
 	client := consumer.client()
-	fresh := func() *http.Request {
-		var body io.Reader
-		if method == "PUT" || method == "POST" {
-			body = strings.NewReader("x")
-		}
-		req := request(t, method, "/", body)
-		req.Header.Set("Idempotency-Key", "1")
-		return req
-	}
-	remade := 0
-	var again func(context.Context) (*http.Request, error)
-	if withAgain {
-		again = func(context.Context) (*http.Request, error) {
-			remade++
-			return fresh(), nil
-		}
-	}
+	count := 0
 	do := func() error {
-		resp, _, err := client.Do(t.Context(), providerID, "", fresh(), again)
+		once := strings.NewReader("x")
+		resp, _, err := client.Do(t.Context(), providerID, "", func(ctx context.Context, to transport.Peer) (*http.Request, error) {
+			count++
+			if want := (transport.Peer{Member: providerID, Key: provider.currentKey(), Own: consumer.currentKey()}); to != want {
+				t.Errorf("the request was made for %v, want %v", to, want)
+			}
+			if !atHand {
+				return request(t, method, "/", io.NopCloser(once)), nil
+			}
+			body := ""
+			if method == "PUT" || method == "POST" {
+				body = "x"
+			}
+			return calling(method, "/", body)(ctx, to)
+		})
 		if err == nil {
 			_, _ = io.Copy(io.Discard, resp.Body)
 			_ = resp.Body.Close()
@@ -145,15 +142,15 @@ func testRepetition(t *testing.T, method string, withAgain bool) {
 		t.Fatal(err)
 	}
 	err := do()
-	if withAgain && method != "POST" {
-		if err != nil || remade != 1 || served.Load() != 3 {
-			t.Errorf("error %v, made again %d times, %d requests seen; want none, 1, 3", err, remade, served.Load())
+	if atHand && method != "POST" {
+		if err != nil || count != 3 || served.Load() != 3 {
+			t.Errorf("error %v, %d requests made, %d seen; want none, 3, 3", err, count, served.Load())
 		}
 		return
 	}
 	wantCode(t, err, civibus.FaultNetwork)
-	if served.Load() != 2 || remade != 0 {
-		t.Errorf("%d requests seen, made again %d times; want 2 and 0", served.Load(), remade)
+	if served.Load() != 2 || count != 2 {
+		t.Errorf("%d requests seen, %d made; want 2 and 2", served.Load(), count)
 	}
 }
 
@@ -195,7 +192,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	} {
 		path, query, _ := strings.Cut(c.target, "?")
 		req := &http.Request{Method: c.method, URL: &url.URL{Opaque: path, RawQuery: query}, Header: http.Header{"X-Road-Client": {"a"}, "User-Agent": {""}, "Expect": {"100-continue"}}}
-		resp, _, err := client.Do(t.Context(), providerID, "", req, nil)
+		resp, _, err := client.Do(t.Context(), providerID, "", made(req))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,7 +239,7 @@ func TestBrokenAndSlowAnswers(t *testing.T) {
 		"/cut": civibus.FaultIO, "/stall": civibus.FaultTimeout, "/silent": civibus.FaultTimeout,
 		"/head": civibus.FaultNetwork, "/switch": civibus.FaultNetwork,
 	} {
-		resp, _, err := client.Do(t.Context(), providerID, "", request(t, "GET", path, nil), nil)
+		resp, _, err := client.Do(t.Context(), providerID, "", calling("GET", path, ""))
 		if err == nil {
 			_, err = io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
@@ -263,11 +260,11 @@ func TestCallerThatGoesAway(t *testing.T) {
 	client := consumer.client()
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-arrived; cancel() }()
-	_, _, err := client.Do(ctx, providerID, "", request(t, "GET", "/", nil), nil)
+	_, _, err := client.Do(ctx, providerID, "", calling("GET", "/", ""))
 	wantCode(t, err, civibus.FaultIO)
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, _, err = client.Do(ctx, providerID, "", request(t, "GET", "/", nil), nil)
+	_, _, err = client.Do(ctx, providerID, "", calling("GET", "/", ""))
 	wantCode(t, err, civibus.FaultTimeout)
 }
 
@@ -283,8 +280,7 @@ func TestKeptConnectionsThatTheGatewayCloses(t *testing.T) {
 	for range 4 {
 		group.Go(func() {
 			for range 50 {
-				again := func(context.Context) (*http.Request, error) { return request(t, "GET", "/", nil), nil }
-				resp, _, err := client.Do(t.Context(), providerID, "", request(t, "GET", "/", nil), again)
+				resp, _, err := client.Do(t.Context(), providerID, "", calling("GET", "/", ""))
 				if err != nil {
 					t.Error(err)
 					return

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -253,12 +254,32 @@ func request(t *testing.T, method, path string, body io.Reader) *http.Request {
 	return req
 }
 
+// made is a request that is there already, for whomever.
+func made(req *http.Request) transport.Request {
+	return func(context.Context, transport.Peer) (*http.Request, error) { return req, nil }
+}
+
+// calling makes a request for each attempt, without a body if that is empty.
+func calling(method, path, body string) transport.Request {
+	return func(context.Context, transport.Peer) (*http.Request, error) {
+		var src io.Reader
+		if body != "" {
+			src = strings.NewReader(body)
+		}
+		req, err := http.NewRequest(method, "/", src)
+		if err == nil {
+			req.URL = &url.URL{Path: path}
+		}
+		return req, err
+	}
+}
+
 // get makes a GET, reads the answer and closes it.
 func get(t *testing.T, client *transport.Client, to civibus.MemberID, server string) (int, transport.Peer, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	resp, peer, err := client.Do(ctx, to, server, request(t, "GET", "/r1/x", nil), nil)
+	resp, peer, err := client.Do(ctx, to, server, calling("GET", "/r1/x", ""))
 	if err != nil {
 		return 0, peer, err
 	}

@@ -32,10 +32,10 @@ func TestPeersKnowEachOther(t *testing.T) {
 	if err != nil || status != 200 {
 		t.Fatalf("status %d, error %v", status, err)
 	}
-	if want := (transport.Peer{Member: providerID, Key: provider.currentKey()}); peer != want {
+	if want := (transport.Peer{Member: providerID, Key: provider.currentKey(), Own: consumer.currentKey()}); peer != want {
 		t.Errorf("the consumer saw %v, want %v", peer, want)
 	}
-	if want := (transport.Peer{Member: consumerID, Key: consumer.currentKey()}); got != want {
+	if want := (transport.Peer{Member: consumerID, Key: consumer.currentKey(), Own: provider.currentKey()}); got != want {
 		t.Errorf("the provider saw %v, want %v", got, want)
 	}
 }
@@ -175,7 +175,7 @@ func TestRevocationLetsTheExchangeUnderWayEnd(t *testing.T) {
 		_, _ = io.WriteString(w, "last")
 	})
 	client := consumer.client()
-	resp, _, err := client.Do(t.Context(), providerID, "", request(t, "GET", "/", nil), nil)
+	resp, _, err := client.Do(t.Context(), providerID, "", calling("GET", "/", ""))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -209,10 +209,15 @@ func (g *gateway) newPool(c *Client, own civibus.KeyID) *pool {
 	return p
 }
 
-// peerConn is a connection whose other side has shown a key.
+// peerConn is a connection whose two sides have shown their keys.
 type peerConn struct {
 	*tls.Conn
-	key civibus.KeyID
+	key, own civibus.KeyID
+}
+
+// peer is who is at the other end.
+func (p *peerConn) peer(member civibus.MemberID) Peer {
+	return Peer{Member: member, Key: p.key, Own: p.own}
 }
 
 // handshake lets a connection live only if the other side holds a transport key
@@ -227,7 +232,7 @@ func (p *pool) handshake(ctx context.Context, c *Client, raw net.Conn) (net.Conn
 	if host, _, err := net.SplitHostPort(p.of.address); err == nil {
 		config.ServerName = host // for load balancers; nothing is checked against it
 	}
-	out := &peerConn{}
+	out := &peerConn{own: keyOf(certificate.Leaf)}
 	// The registry pins the key, so names and authorities are not looked at:
 	// VerifyConnection below is the whole check, and it runs at every handshake.
 	config.InsecureSkipVerify = true

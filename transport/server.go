@@ -84,7 +84,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 		StallTimeout:   config.StallTimeout,
 		MaxHeaderBytes: config.MaxHeaderBytes,
 		MaxConns:       config.MaxConns,
-		TLS:            ServerTLS(config.View, config.Certificate),
+		TLS:            s.tls(),
 		Connected:      s.connected,
 		Complain:       s.complain,
 	})
@@ -101,6 +101,19 @@ func ServerTLS(view func() View, certificate func() (*tls.Certificate, error)) *
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		_, err := PeerOf(view(), &state)
 		return err
+	}
+	return config
+}
+
+// tls is ServerTLS, and notes which certificate is shown on which connection.
+func (s *Server) tls() *tls.Config {
+	config := ServerTLS(s.config.View, s.config.Certificate)
+	config.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		certificate, err := s.config.Certificate()
+		if conn, ok := hello.Context().Value(connKey{}).(*serverConn); ok && err == nil {
+			conn.own = keyOf(certificate.Leaf)
+		}
+		return certificate, err
 	}
 	return config
 }
@@ -168,6 +181,7 @@ func (s *Server) refuse(w http.ResponseWriter, status int, reason string) {
 
 // serverConn is what is known of a connection.
 type serverConn struct {
+	own      civibus.KeyID // that this side showed
 	key      civibus.KeyID // that the other side proved to hold, once known
 	known    bool
 	peer     atomic.Pointer[Peer] // of the request under way
@@ -176,15 +190,17 @@ type serverConn struct {
 	gone     bool
 }
 
-// identify says who is at the other end, as the view has it. Which key that one
-// holds does not change.
-func (c *serverConn) identify(view View, state *tls.ConnectionState) (Peer, error) {
-	if !c.known {
-		peer, err := PeerOf(view, state)
+// identify says who is at the other end, as the view has it. Which keys the two
+// hold does not change.
+func (c *serverConn) identify(view View, state *tls.ConnectionState) (peer Peer, err error) {
+	if c.known {
+		peer, err = identify(view, c.key)
+	} else {
+		peer, err = PeerOf(view, state)
 		c.key, c.known = peer.Key, err == nil
-		return peer, err
 	}
-	return identify(view, c.key)
+	peer.Own = c.own
+	return peer, err
 }
 
 // connected counts a connection that was accepted.

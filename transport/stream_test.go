@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -51,7 +52,7 @@ func TestRequestBodyThatBreaksIsNotComplete(t *testing.T) {
 	body := &failingBody{left: 100_000}
 	req := request(t, "POST", "/", body)
 	req.ContentLength = -1
-	_, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	_, _, err := consumer.client().Do(t.Context(), providerID, "", made(req))
 	wantCode(t, err, civibus.FaultIO)
 	if <-complete {
 		t.Error("the provider took the broken body for a complete one")
@@ -61,20 +62,69 @@ func TestRequestBodyThatBreaksIsNotComplete(t *testing.T) {
 	}
 }
 
-func TestBodyIsClosedWhenNothingIsSent(t *testing.T) {
+// TestRequestIsMadeForAConnection: where there is no connection there is no
+// request either, and a request that cannot be made costs no connection.
+func TestRequestIsMadeForAConnection(t *testing.T) {
 	n := newNetwork(t)
-	consumer := n.body(consumerID)
-	n.body(providerID)
+	consumer, provider := n.body(consumerID), n.body(providerID)
 	client := consumer.client()
 	for _, addresses := range [][]string{nil, {refusedAddress(t), refusedAddress(t)}} {
 		n.addresses(providerID, addresses...)
-		body := &failingBody{left: 10}
-		if _, _, err := client.Do(t.Context(), providerID, "", request(t, "POST", "/", body), nil); err == nil {
+		_, _, err := client.Do(t.Context(), providerID, "", func(context.Context, transport.Peer) (*http.Request, error) {
+			t.Error("a request was made for nobody")
+			return request(t, "GET", "/", nil), nil
+		})
+		if err == nil {
 			t.Fatal("the call succeeded")
 		}
-		if !body.closed.Load() || body.left != 10 {
-			t.Errorf("closed %v, %d bytes left; want closed and unread", body.closed.Load(), body.left)
+	}
+	accepted := 0
+	provider.serve(ok, func(c *transport.ServerConfig) {
+		show := c.Certificate
+		c.Certificate = func() (*tls.Certificate, error) { accepted++; return show() }
+	})
+	broken := civibus.Faultf(civibus.ConsumerGateway, civibus.FaultBadRequest, "it cannot be sealed")
+	for range 2 {
+		_, _, err := client.Do(t.Context(), providerID, "", func(context.Context, transport.Peer) (*http.Request, error) { return nil, broken })
+		if fault := wantCode(t, err, civibus.FaultBadRequest); !strings.Contains(fault.Message, broken.Message) {
+			t.Error(err)
 		}
+	}
+	if _, _, err := get(t, client, providerID, ""); err != nil || accepted != 1 {
+		t.Errorf("error %v, %d connections; want none, 1", err, accepted)
+	}
+}
+
+// TestBodyOfOneReadingGoesToTheNextGateway: a body that can be read once goes to
+// the second gateway as long as the first attempt has read nothing of it.
+func TestBodyOfOneReadingGoesToTheNextGateway(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	got := make(chan string, 2)
+	echo := func(_ http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- string(body)
+	}
+	_, first := provider.start(echo)
+	_, second := provider.start(echo)
+	n.addresses(providerID, first, second)
+	src, count := strings.NewReader("the only body"), 0
+	resp, _, err := consumer.client().Do(t.Context(), providerID, "", func(context.Context, transport.Peer) (*http.Request, error) {
+		req := request(t, "POST", "/", io.NopCloser(src))
+		if count++; count == 1 {
+			req.Header.Set("X-Broken", "\x00") // fails before anything is sent
+		}
+		return req, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if body := <-got; body != "the only body" || count != 2 {
+		t.Errorf("the second gateway got %q, %d requests were made", body, count)
 	}
 }
 
@@ -108,7 +158,7 @@ func TestStreamsWithTrailers(t *testing.T) {
 	req.Body = &trailing{Reader: source, atEnd: func() { req.Trailer.Set("Content-Digest", hex.EncodeToString(h.Sum(nil))) }}
 
 	var peak atomic.Uint64
-	resp, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	resp, _, err := consumer.client().Do(t.Context(), providerID, "", made(req))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +226,7 @@ func TestRequestBodyThatStalls(t *testing.T) {
 	group.Go(func() {
 		_, _ = writer.Write([]byte("some"))
 	})
-	resp, _, err := consumer.client().Do(t.Context(), providerID, "", req, nil)
+	resp, _, err := consumer.client().Do(t.Context(), providerID, "", made(req))
 	if err == nil {
 		_ = resp.Body.Close()
 	}

@@ -33,11 +33,12 @@ type View interface {
 	Carrier(civibus.MemberID) civibus.MemberID
 }
 
-// Peer is the body at the other end of a connection and the transport key that
-// it showed.
+// Peer is the body at the other end of a connection, and the transport keys that
+// the two sides showed.
 type Peer struct {
 	Member civibus.MemberID
-	Key    civibus.KeyID
+	Key    civibus.KeyID // the other side's
+	Own    civibus.KeyID // this side's
 }
 
 // refusedHeader tells the other side's gateway, on an answer that no gateway

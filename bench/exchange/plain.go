@@ -132,13 +132,13 @@ func (h plainHop) consume(listener net.Listener) error {
 	}
 	defer client.Close()
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out, err := http.NewRequestWithContext(r.Context(), r.Method, "/", r.Body)
-		if err != nil {
-			relay(w, nil, err)
-			return
-		}
-		out.URL, out.Header, out.ContentLength = r.URL, service.EndToEnd(r.Header), r.ContentLength
-		answer, _, err := client.Do(r.Context(), plainMember, "", out, nil)
+		answer, _, err := client.Do(r.Context(), plainMember, "", func(ctx context.Context, _ transport.Peer) (*http.Request, error) {
+			out, err := http.NewRequestWithContext(ctx, r.Method, "/", r.Body)
+			if err == nil {
+				out.URL, out.Header, out.ContentLength = r.URL, service.EndToEnd(r.Header), r.ContentLength
+			}
+			return out, err
+		})
 		relay(w, answer, err)
 	})}
 	closeWithInput(server)

@@ -57,6 +57,11 @@ type Config struct {
 
 // Request is what goes out. The pool changes nothing in it.
 type Request struct {
+	// Over, if given, is told the connection that the request will go over, as
+	// Dial or Handshake returned it, before anything else of the request is looked
+	// at: it may make the rest of it. If it fails, nothing is sent and the
+	// connection is kept.
+	Over func(net.Conn) error
 	// Method is the method, Target the request target as it goes on the wire.
 	Method, Target string
 	// Header is sent except for Host, Content-Length, Transfer-Encoding, Trailer
@@ -125,8 +130,15 @@ func (p *Pool) RoundTrip(ctx context.Context, req *Request) (*http.Response, Tri
 		req.close()
 		return nil, Trip{}, err
 	}
-	// 2. Send, and wait for the head of the answer, unless the caller goes away.
 	trip := Trip{Conn: c.secure, Reused: reused}
+	if req.Over != nil {
+		if err := req.Over(c.secure); err != nil {
+			p.put(c)
+			req.close()
+			return nil, trip, err
+		}
+	}
+	// 2. Send, and wait for the head of the answer, unless the caller goes away.
 	before := c.wire.written.Load()
 	stop := context.AfterFunc(ctx, c.wire.breakOff)
 	answer, err := c.exchange(req)

@@ -63,6 +63,8 @@ func Catalogue() []Entry {
 			"A seal does not verify: signature, digest or key is wrong, or the message was altered. If it lasts, the two operators should compare keys and clocks."},
 		{civibus.FaultReplay, "Request replayed", "ReplayedRequest", "replayed_request", http.StatusBadRequest,
 			"The provider has seen this sealed request before, or cannot rule it out after a restart. X-Road has no such error."},
+		{civibus.FaultMisdirected, "Request misdirected", "MisdirectedRequest", "misdirected_request", http.StatusMisdirectedRequest,
+			"The request was sealed for another gateway of the provider, or for none although the provider has several. Nothing between the two gateways may end TLS; a consumer's gateway that names no gateway must be updated. X-Road has no such error."},
 		{civibus.FaultClockSkew, "Clocks differ", "ClockSkew", "clock_skew", http.StatusBadGateway,
 			"The time in a seal is too far from the receiver's clock. One of the two gateways' clocks is wrong. X-Road has no such error."},
 		{civibus.FaultInconsistentAnswer, "Answer does not fit", "InconsistentResponse", "inconsistent_response", http.StatusBadGateway,
