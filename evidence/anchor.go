@@ -10,6 +10,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb"
 
 	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/evidence/tiles"
 )
 
 // DefaultAnchorInterval is how often a growing log is anchored.
@@ -32,7 +33,7 @@ type Anchored struct {
 
 // Anchorer is the registry as the log sees it.
 type Anchorer interface {
-	// Anchor has the registry accept checkpoint, with the consistency proof from
+	// Anchor has the registry accept checkpoint, a note with one signature, with the consistency proof from
 	// oldSize, and returns the height at which it did.
 	Anchor(ctx context.Context, checkpoint []byte, oldSize uint64, proof [][]byte) (height uint64, err error)
 	// Anchored returns the last anchored state of the log with this origin.
@@ -153,7 +154,7 @@ func (l *Log) anchorOnce(ctx context.Context, anchorer Anchorer) error {
 	if err != nil {
 		return fmt.Errorf("anchor checkpoint: %w", err)
 	}
-	height, err := anchorer.Anchor(ctx, cp.Note, oldSize, proof)
+	height, err := anchorer.Anchor(ctx, tiles.First(cp.Note), oldSize, proof)
 	if err != nil {
 		return fmt.Errorf("anchor checkpoint of size %d (from %d): %w", cp.Size, oldSize, err)
 	}

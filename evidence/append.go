@@ -88,14 +88,25 @@ func checkRecord(r *evidencepb.Record) error {
 	switch {
 	case r == nil:
 		return errors.New("evidence record: there is none")
-	case r.GetVersion() != 1:
-		return fmt.Errorf("evidence record: version %d, the rule is 1", r.GetVersion())
+	case r.GetVersion() != recordVersion(r):
+		return fmt.Errorf("evidence record: version %d, the rule for what it holds is %d", r.GetVersion(), recordVersion(r))
 	case r.GetSide() != evidencepb.Side_SIDE_CONSUMER && r.GetSide() != evidencepb.Side_SIDE_PROVIDER:
 		return fmt.Errorf("evidence record: side %d, the rule is consumer or provider", r.GetSide())
 	case r.GetExchangeId() == "" || len(r.GetExchangeId()) > maxExchangeID:
 		return fmt.Errorf("evidence record: the exchange id has %d bytes, the rule is 1 to %d", len(r.GetExchangeId()), maxExchangeID)
 	}
 	return nil
+}
+
+// recordVersion is 2 of a record with a second signature or a chain, so that who
+// knows version 1 refuses it, and 1 of any other.
+func recordVersion(r *evidencepb.Record) uint32 {
+	for _, s := range [...]*evidencepb.Seal{r.GetRequest(), r.GetResponse()} {
+		if s.GetSecond() != nil || len(s.GetChain()) > 0 {
+			return 2
+		}
+	}
+	return 1
 }
 
 // Append makes record durable. When it returns nil, the record outlives a

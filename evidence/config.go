@@ -40,6 +40,10 @@ type Config struct {
 	// changes keys without a restart: each checkpoint is signed with the key in
 	// force at the time.
 	Signer civibus.Signer
+	// Second returns the ML-DSA-44 log key that signs each checkpoint besides, as
+	// long as it returns one: a key that comes into force is used from the next
+	// checkpoint on. Default: there is none.
+	Second func() civibus.Signer
 	// Clock tells the time; default time.Now.
 	Clock civibus.Clock
 	// Logger takes what operators should know; default: discarded.

@@ -19,6 +19,9 @@ func CheckpointOf(note []byte, origin string, key *civibus.PublicKey) (size uint
 	return cp.Size, cp.Root, err
 }
 
+// FirstSigned returns a checkpoint note with its first signature alone.
+func FirstSigned(note []byte) []byte { return tiles.First(note) }
+
 // VerifyInclusion checks that a leaf (see Leaf) is at index in the log of a size
 // with a root.
 func VerifyInclusion(leaf []byte, index, size uint64, root [32]byte, hashes [][]byte) error {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence/archive"
 	"github.com/civibus/civibus/evidence/tiles"
 	"github.com/civibus/civibus/evidence/wal"
@@ -128,7 +129,7 @@ func (l *Log) open(ctx context.Context) error {
 		l.cfg.Logger.WarnContext(ctx, "evidence: cut a write that was never acknowledged", "where", cut)
 	}
 	// 4. So must the Merkle log.
-	if l.tree, err = tiles.OpenWriter(ctx, filepath.Join(dir, treeDir), l.cfg.Origin, l.cfg.Signer, l.cfg.BatchSize); err != nil {
+	if l.tree, err = tiles.OpenWriter(ctx, filepath.Join(dir, treeDir), l.cfg.Origin, l.cfg.Signer, l.second(), l.cfg.BatchSize); err != nil {
 		return fmt.Errorf("open evidence log: %w", err)
 	}
 	l.checkpoint, l.signed = l.tree.Last(), l.cfg.Clock()
@@ -145,6 +146,14 @@ func (l *Log) open(ctx context.Context) error {
 		}
 	}
 	return l.loadAnchors()
+}
+
+// second tells the Merkle log with which key it signs besides, and the time.
+func (l *Log) second() tiles.Second {
+	if l.cfg.Second == nil {
+		return nil
+	}
+	return func() (civibus.Signer, time.Time) { return l.cfg.Second(), l.cfg.Clock() }
 }
 
 // isFresh reports whether dir holds no log yet. A directory from which only the

@@ -430,6 +430,18 @@ func (r *Ring) Second(purpose civibus.Purpose, inForce func(civibus.KeyID) bool)
 	return k.key, nil
 }
 
+// SecondOrNone is Second without an error: nil if there is no such key. It costs
+// nothing where a body has none.
+func (r *Ring) SecondOrNone(purpose civibus.Purpose, inForce func(civibus.KeyID) bool) civibus.Signer {
+	held := r.state.Load().keys[purpose]
+	for i := len(held) - 1; i >= 0; i-- {
+		if second(held[i].key) && inForce(held[i].key.public.ID) {
+			return held[i].key
+		}
+	}
+	return nil
+}
+
 // TLS returns the newest transport key in force with its certificate.
 func (r *Ring) TLS(inForce func(civibus.KeyID) bool) (*tls.Certificate, error) {
 	k, err := r.newest(civibus.TransportKey, first, inForce)

@@ -48,6 +48,9 @@ type Config struct {
 	// Witness signs the registry's checkpoints (Ed25519, registered with purpose
 	// witness). Nil: the node does not cosign.
 	Witness civibus.Signer
+	// SecondWitness returns the ML-DSA-44 witness key that cosigns besides, as long
+	// as it returns one. Default: there is none.
+	SecondWitness func() civibus.Signer
 
 	// TimeoutCommit is the pause after each block, the floor between two blocks.
 	// Default 200 ms. Shorter costs CPU and disk, longer costs latency. Negative: none.

@@ -29,7 +29,16 @@ func witnessKey(t testing.TB) *keys.Key {
 }
 
 func TestCosignatureVerifiesIndependently(t *testing.T) {
-	key := witnessKey(t)
+	second, err := keys.Generate(civibus.WitnessKey, civibus.MLDSA44)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []*keys.Key{witnessKey(t), second} {
+		t.Run(string(key.Key().Algorithm), func(t *testing.T) { verifiesIndependently(t, key) })
+	}
+}
+
+func verifiesIndependently(t *testing.T, key *keys.Key) {
 	at := time.Unix(1_800_000_000, 0)
 	w, err := ledger.OpenWitness(filepath.Join(t.TempDir(), "witness"), key, func() time.Time { return at })
 	if err != nil {

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -61,8 +60,9 @@ func (n *Node) checkpoint(size uint64) (text string, root [32]byte, height uint6
 	return CheckpointText(RegistryOrigin(v.ChainID()), size, root), root, event.Height, nil
 }
 
-// Cosign returns this node's cosignature line (C2SP tlog-cosignature/v1) for the
-// registry's checkpoint at an event-log size. The same size gets the same line
+// Cosign returns this node's cosignature line (C2SP tlog-cosignature) for the
+// registry's checkpoint at an event-log size and, if it has an ML-DSA-44 witness
+// key in force, a second line by that. The same size gets the same line of a key
 // for ever.
 func (n *Node) Cosign(ctx context.Context, size uint64) (string, error) {
 	if n.cfg.Witness == nil {
@@ -76,20 +76,43 @@ func (n *Node) Cosign(ctx context.Context, size uint64) (string, error) {
 		return "", err
 	}
 	v, signer := n.View(), civibus.CurrentSigner(n.cfg.Witness)
-	key, ok := v.Key(signer.Key().ID)
-	switch {
-	case !ok:
-		return "", fmt.Errorf("cosign: witness key %s is not registered; register it with purpose witness", signer.Key().ID)
-	case key.Purpose != civibus.WitnessKey:
-		return "", fmt.Errorf("cosign: key %s has purpose %s, the rule is witness", key.ID, key.Purpose)
-	case !key.InForce(height):
-		return "", fmt.Errorf("cosign: witness key %s is not in force at height %d", key.ID, height)
+	key, err := witnessKey(v, signer.Key().ID, height)
+	if err != nil {
+		return "", err
 	}
-	line, fresh, err := n.witness.cosign(ctx, signer, WitnessName(v.ChainID(), key.Member), text, size, root)
+	name := WitnessName(v.ChainID(), key.Member)
+	line, fresh, err := n.witness.cosign(ctx, signer, name, text, size, root)
 	if fresh {
 		n.metrics.cosignatures.Inc()
 	}
-	return line, err
+	if err != nil || n.cfg.SecondWitness == nil {
+		return line, err
+	}
+	second := n.cfg.SecondWitness()
+	if second == nil {
+		return line, nil
+	}
+	// The second key may be younger than the block, which the first one vouches
+	// for alone then.
+	if own, err := witnessKey(v, second.Key().ID, height); err != nil || own.Member != key.Member {
+		return line, nil
+	}
+	more, _, err := n.witness.cosign(ctx, second, name, text, size, root)
+	return line + more, err
+}
+
+// witnessKey returns a witness key that is in force at a height.
+func witnessKey(v *registry.View, id civibus.KeyID, height uint64) (civibus.RegisteredKey, error) {
+	key, ok := v.Key(id)
+	switch {
+	case !ok:
+		return key, fmt.Errorf("cosign: witness key %s is not registered; register it with purpose witness", id)
+	case key.Purpose != civibus.WitnessKey:
+		return key, fmt.Errorf("cosign: key %s has purpose %s, the rule is witness", id, key.Purpose)
+	case !key.InForce(height):
+		return key, fmt.Errorf("cosign: witness key %s is not in force at height %d", id, height)
+	}
+	return key, nil
 }
 
 // witnessChain binds the witness key to the chain's history as of now, before the
@@ -175,16 +198,9 @@ func (w *witness) cosign(ctx context.Context, signer civibus.Signer, name, text 
 	}
 
 	// 3. Sign, and keep the line.
-	pub, isEd25519 := signer.Key().Key.(ed25519.PublicKey)
-	if !isEd25519 {
-		return "", false, fmt.Errorf("cosign: key %s is not ed25519", id)
-	}
-	at := w.clock().Truncate(time.Second)
-	signature, err := signer.Sign(ctx, cosignedMessage(at, text))
-	if err != nil {
+	if line, err = sign(ctx, signer, name, text, w.clock().Truncate(time.Second)); err != nil {
 		return "", false, fmt.Errorf("cosign size %d: %w", size, err)
 	}
-	line = cosignatureLine(name, pub, at, signature)
 	if err := w.db.Put(w.key(id, size), append(root[:], line...), nil); err != nil {
 		return "", false, fmt.Errorf("witness's journal: %w", err)
 	}

@@ -43,6 +43,7 @@ func (n *Node) openLedger(ctx context.Context) (replica, error) {
 			return nil, fmt.Errorf("open the ledger: there is no witness key in %s; a validator cosigns registry checkpoints: make one with \"civibus register key add witness\"", n.cfg.Keys.Dir)
 		}
 		c.Witness = ringSigner{n, civibus.WitnessKey}
+		c.SecondWitness = func() civibus.Signer { return n.second(civibus.WitnessKey) }
 	}
 	if n.opts.LedgerRoom != nil {
 		n.opts.LedgerRoom()
@@ -129,7 +130,8 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 	}
 	var err error
 	r.evidence, err = evidence.Open(ctx, evidence.Config{
-		Dir: n.cfg.evidenceDir(), Origin: n.origin(), Signer: ringSigner{n, civibus.LogKey}, Clock: n.clock, Logger: n.log.With("room", "evidence"),
+		Dir: n.cfg.evidenceDir(), Origin: n.origin(), Signer: ringSigner{n, civibus.LogKey},
+		Second: func() civibus.Signer { return n.second(civibus.LogKey) }, Clock: n.clock, Logger: n.log.With("room", "evidence"),
 		BatchAge: time.Duration(n.cfg.Evidence.BatchAge), CheckpointInterval: time.Duration(n.cfg.Evidence.CheckpointInterval),
 		ReserveBytes: uint64(n.cfg.Evidence.Reserve), Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), ArchiveKey: n.cfg.Evidence.ArchiveKey,
 		BodyRetention: time.Duration(n.cfg.Evidence.BodyRetention), RecordRetention: time.Duration(n.cfg.Evidence.RecordRetention),

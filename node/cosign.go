@@ -82,7 +82,7 @@ func (n *Node) cosign(ctx context.Context, r *rooms, v *registry.View) (string, 
 				line, err = n.askCosignature(ctx, r, m, size)
 			}
 			if err == nil {
-				err = checkCosignature(v, m, text, line)
+				line, err = checkCosignature(v, m, text, line)
 			}
 			answers <- answer{m, line, err}
 		})
@@ -110,13 +110,13 @@ func (n *Node) cosign(ctx context.Context, r *rooms, v *registry.View) (string, 
 // askCosignature asks another validator.
 func (n *Node) askCosignature(ctx context.Context, r *rooms, m civibus.MemberID, size uint64) (string, error) {
 	resp, _, err := r.transport.Do(ctx, m, "", func(ctx context.Context, _ transport.Peer) (*http.Request, error) {
-		return http.NewRequestWithContext(ctx, http.MethodGet, cosignaturePath+"?size="+strconv.FormatUint(size, 10), nil)
+		return http.NewRequestWithContext(ctx, http.MethodGet, cosignaturePath+"?second=1&size="+strconv.FormatUint(size, 10), nil)
 	})
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 8192))
 	if err != nil {
 		return "", err
 	}
@@ -126,23 +126,37 @@ func (n *Node) askCosignature(ctx context.Context, r *rooms, m civibus.MemberID,
 	return string(body), nil
 }
 
-// checkCosignature verifies a C2SP cosignature line of a member over a
-// checkpoint, so that one validator's wrong line spoils no receipt.
-func checkCosignature(v *registry.View, m civibus.MemberID, checkpoint, line string) error {
+// checkCosignature verifies the C2SP cosignature lines of a member over a
+// checkpoint and returns those that hold, so that one validator's wrong line
+// spoils no receipt. The first is Ed25519 and has to hold; the second, ML-DSA-44,
+// may be missing.
+func checkCosignature(v *registry.View, m civibus.MemberID, checkpoint, lines string) (string, error) {
 	name := ledger.WitnessName(v.ChainID(), m)
-	rest, ok := strings.CutPrefix(line, "— "+name+" ")
-	if !ok || strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") {
-		return fmt.Errorf("its cosignature is not a line of %s", name)
+	line, second, ok := strings.Cut(lines, "\n")
+	rest, named := strings.CutPrefix(line, "— "+name+" ")
+	if !ok || !named {
+		return "", fmt.Errorf("its cosignature is not a line of %s", name)
 	}
-	raw, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(rest, "\n"))
+	raw, err := base64.StdEncoding.DecodeString(rest)
 	if err != nil || len(raw) != 4+8+64 {
-		return errors.New("its cosignature is malformed")
+		return "", errors.New("its cosignature is malformed")
 	}
 	message := fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(raw[4:12]), checkpoint)
+	first, both := false, false
 	for _, k := range v.KeysOf(m, civibus.WitnessKey) {
-		if k.InForce(v.Height()) && k.Verify(message, raw[12:]) {
-			return nil
+		switch {
+		case !k.InForce(v.Height()):
+		case k.Algorithm.PostQuantum():
+			both = both || ledger.VerifySecond(name, k.PublicKey, checkpoint, second)
+		default:
+			first = first || k.Verify(message, raw[12:])
 		}
 	}
-	return errors.New("its cosignature does not verify with a witness key in force")
+	switch {
+	case !first:
+		return "", errors.New("its cosignature does not verify with a witness key in force")
+	case both:
+		return line + "\n" + second, nil
+	}
+	return line + "\n", nil
 }

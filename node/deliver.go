@@ -294,6 +294,9 @@ func (d *deliverer) halves(batch []job) (*evidencepb.HalfReceipts, error) {
 		return nil, fmt.Errorf("no checkpoint that covers entry %d is anchored", last)
 	}
 	out := &evidencepb.HalfReceipts{Checkpoint: at.Note}
+	if len(out.Checkpoint) > maxCheckpoint {
+		out.Checkpoint = evidence.FirstSigned(at.Note)
+	}
 	for _, j := range batch {
 		h := &evidencepb.HalfReceipt{ExchangeId: j.exchange, Record: j.record, Trimmed: j.trimmed, Salt: j.salt[:], Index: j.index}
 		if h.Inclusion, err = d.r.evidence.Inclusion(j.index, at.Size); err != nil {

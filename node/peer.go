@@ -74,6 +74,10 @@ func (n *Node) serveCosignature(w http.ResponseWriter, r *http.Request) {
 		n.log.ErrorContext(ctx, "cosignature failed", "size", size, "error", err)
 		http.Error(w, "this node does not cosign that checkpoint", http.StatusInternalServerError)
 	default:
+		if r.URL.Query().Get("second") == "" { // asked by a version that knows one line
+			line, _, _ = strings.Cut(line, "\n")
+			line += "\n"
+		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = io.WriteString(w, line) // the peer went away: it asks again
 	}

@@ -154,6 +154,13 @@ func (x *txn) setParams(m *registrypb.SetParams) ([]record, *refusal) {
 	replace(&next.MaxOpenProposals, m.MaxOpenProposals)
 	replace(&next.BlockShare, m.BlockShare)
 	replace(&next.MemberQuota, m.MemberQuota)
+	switch m.SecondSeals {
+	case registrypb.SecondSeals_SECOND_SEALS_UNSPECIFIED:
+	case registrypb.SecondSeals_SECOND_SEALS_REQUIRED, registrypb.SecondSeals_SECOND_SEALS_OPTIONAL:
+		next.SecondSeals = m.SecondSeals == registrypb.SecondSeals_SECOND_SEALS_REQUIRED
+	default:
+		return nil, refuse(InvalidField, "second_seals: %d, the rule is required or optional", m.SecondSeals)
+	}
 	// 2. The rules.
 	next.Rules = slices.Clone(next.Rules)
 	for _, r := range change.Rules {
@@ -194,7 +201,7 @@ func replace[T uint32 | uint64](to *T, value T) {
 
 func paramsEqual(a, b *Params) bool {
 	return a.MaxTxBytes == b.MaxTxBytes && a.MaxOpenProposals == b.MaxOpenProposals && a.BlockShare == b.BlockShare &&
-		a.MemberQuota == b.MemberQuota && slices.Equal(a.Rules, b.Rules) && slices.Equal(a.Registrars, b.Registrars)
+		a.MemberQuota == b.MemberQuota && a.SecondSeals == b.SecondSeals && slices.Equal(a.Rules, b.Rules) && slices.Equal(a.Registrars, b.Registrars)
 }
 
 // revokeKeyNow ends a key's force in this block, whoever owns it.

@@ -269,7 +269,7 @@ func decodeParams(value []byte) (record, error) {
 	out := &Params{
 		Instance: m.Instance, ChainID: m.ChainId, MaxTxBytes: m.MaxTxBytes, Protocol: m.Protocol, Rules: rulesOf(m.Rules),
 		MaxOpenProposals: m.MaxOpenProposals, BlockShare: m.BlockShare, MemberQuota: m.MemberQuota,
-		MLDSAValidators: m.MlDsaValidators,
+		MLDSAValidators: m.MlDsaValidators, SecondSeals: m.SecondSeals,
 	}
 	for _, r := range m.Registrars {
 		id, err := civibus.ParseMemberID(r)

@@ -59,6 +59,9 @@ type Genesis struct {
 	// MLDSAValidators lets validator keys be ML-DSA-65, beside Ed25519. A
 	// commit of ten validators then has 34 KB instead of 1 KB. Protocol 1.
 	MLDSAValidators bool `toml:"ml_dsa_validators,omitempty" json:"ml_dsa_validators,omitempty"`
+	// SecondSeals has every seal bear a second signature, ML-DSA, from the start;
+	// each body then needs such a seal key. Proposals can change it. Protocol 1.
+	SecondSeals bool `toml:"second_seals,omitempty" json:"second_seals,omitempty"`
 	// Registrars are the members that create top-level members and global
 	// groups without a vote. Each has an admin key below. In protocol 1 there
 	// may be none; then these come by proposals only.
@@ -260,7 +263,7 @@ func (g *Genesis) checkParams(c *genesisCheck) *Params {
 	if size < minMaxTxBytes || size > maxMaxTxBytes {
 		c.problem("max_tx_bytes", refuse(InvalidField, "%d, the rule is %d to %d", size, minMaxTxBytes, maxMaxTxBytes))
 	}
-	return &Params{Instance: g.Instance, ChainID: g.ChainID, MaxTxBytes: size, Protocol: g.Protocol, MLDSAValidators: g.MLDSAValidators}
+	return &Params{Instance: g.Instance, ChainID: g.ChainID, MaxTxBytes: size, Protocol: g.Protocol, MLDSAValidators: g.MLDSAValidators, SecondSeals: g.SecondSeals}
 }
 
 func (c *genesisCheck) member(where string, g *GenesisMember) {

@@ -42,6 +42,7 @@ func (g *Genesis) checkAbsent(c *genesisCheck) {
 	needs("block_share", g.BlockShare != 0)
 	needs("member_quota", g.MemberQuota != 0)
 	needs("ml_dsa_validators", g.MLDSAValidators)
+	needs("second_seals", g.SecondSeals)
 	for i, m := range g.Members {
 		needs(fmt.Sprintf("members[%d].votes", i), m.Votes != nil)
 		needs(fmt.Sprintf("members[%d].nodes", i), len(m.Nodes) > 0)

@@ -36,6 +36,8 @@ type Params struct {
 	// MLDSAValidators says that validator keys may be ML-DSA-65; the genesis
 	// fixes it, with the ledger's own parameters.
 	MLDSAValidators bool
+	// SecondSeals says that every seal needs a second, ML-DSA signature.
+	SecondSeals bool
 }
 
 // Rule says when a kind of proposal passes: enough votes are cast and enough of
@@ -146,6 +148,9 @@ func (p *Params) checkLimits() *refusal {
 // BlockShare returns the least part of a block, per mille, that one member may
 // fill while transactions of others wait.
 func (v *View) BlockShare() uint32 { return cmp.Or(v.state.params.BlockShare, DefaultBlockShare) }
+
+// SecondSeals reports whether every seal needs a second, ML-DSA signature.
+func (v *View) SecondSeals() bool { return v.state.params.SecondSeals }
 
 func rulesOf(in []*registrypb.Rule) []Rule {
 	var out []Rule

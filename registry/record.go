@@ -182,7 +182,8 @@ func (r paramsRecord) encode() []byte {
 	for _, rule := range r.Rules {
 		w = w.message(6, rule.encode())
 	}
-	return w.num(7, uint64(r.MaxOpenProposals)).num(8, uint64(r.BlockShare)).num(9, r.MemberQuota).flag(10, r.MLDSAValidators)
+	return w.num(7, uint64(r.MaxOpenProposals)).num(8, uint64(r.BlockShare)).num(9, r.MemberQuota).
+		flag(10, r.MLDSAValidators).flag(11, r.SecondSeals)
 }
 
 func (q sequence) encode() []byte { return writer{}.num(1, q.last).num(2, q.notarised) }

@@ -208,7 +208,7 @@ func percentiles(b *testing.B, took []time.Duration) {
 // Tessera's own builder on the same tree.
 func BenchmarkInclusion(b *testing.B) {
 	dir := b.TempDir()
-	w, err := tiles.OpenWriter(context.Background(), dir, origin, newSigner(b), 4096)
+	w, err := tiles.OpenWriter(context.Background(), dir, origin, newSigner(b), nil, 4096)
 	if err != nil {
 		b.Fatal(err)
 	}

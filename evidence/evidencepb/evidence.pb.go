@@ -182,10 +182,13 @@ func (HalfStatus) EnumDescriptor() ([]byte, []int) {
 
 // Seal is one RFC 9421 signature as it was made or verified.
 type Seal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Base          []byte                 `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`                // signature base, RFC 9421 section 2.5
-	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`      // raw signature
-	KeyId         []byte                 `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"` // registry key id (32 bytes)
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Base      []byte                 `protobuf:"bytes,1,opt,name=base,proto3" json:"base,omitempty"`                // signature base, RFC 9421 section 2.5
+	Signature []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"`      // raw signature
+	KeyId     []byte                 `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"` // registry key id (32 bytes)
+	// From here on: record version 2.
+	Second        *SecondSignature `protobuf:"bytes,4,opt,name=second,proto3" json:"second,omitempty"` // the post-quantum one, if there was one
+	Chain         []byte           `protobuf:"bytes,5,opt,name=chain,proto3" json:"chain,omitempty"`   // digest of the certificates that the registry bound to the key, if it did (32 bytes)
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -241,6 +244,74 @@ func (x *Seal) GetKeyId() []byte {
 	return nil
 }
 
+func (x *Seal) GetSecond() *SecondSignature {
+	if x != nil {
+		return x.Second
+	}
+	return nil
+}
+
+func (x *Seal) GetChain() []byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+// SecondSignature is what label civibus-pq added to a seal. Its signature base
+// follows from the seal's (spec/seal.md section 8).
+type SecondSignature struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Signature     []byte                 `protobuf:"bytes,1,opt,name=signature,proto3" json:"signature,omitempty"`
+	KeyId         []byte                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecondSignature) Reset() {
+	*x = SecondSignature{}
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecondSignature) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecondSignature) ProtoMessage() {}
+
+func (x *SecondSignature) ProtoReflect() protoreflect.Message {
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecondSignature.ProtoReflect.Descriptor instead.
+func (*SecondSignature) Descriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SecondSignature) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+func (x *SecondSignature) GetKeyId() []byte {
+	if x != nil {
+		return x.KeyId
+	}
+	return nil
+}
+
 // Body describes one message body.
 type Body struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -253,7 +324,7 @@ type Body struct {
 
 func (x *Body) Reset() {
 	*x = Body{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[1]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +336,7 @@ func (x *Body) String() string {
 func (*Body) ProtoMessage() {}
 
 func (x *Body) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[1]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +349,7 @@ func (x *Body) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Body.ProtoReflect.Descriptor instead.
 func (*Body) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{1}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Body) GetSize() uint64 {
@@ -306,7 +377,7 @@ func (x *Body) GetArchive() string {
 // the log's leaf is 0x01 || SHA-256(salt || record bytes).
 type Record struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
-	Version          uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1
+	Version          uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1, or 2 if a seal has a second signature or a chain
 	Side             Side                   `protobuf:"varint,2,opt,name=side,proto3,enum=civibus.evidence.v1.Side" json:"side,omitempty"`
 	ExchangeId       string                 `protobuf:"bytes,3,opt,name=exchange_id,json=exchangeId,proto3" json:"exchange_id,omitempty"`              // X-Road-Request-Id (a UUID), the same on both sides
 	MessageId        string                 `protobuf:"bytes,4,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`                 // X-Road-Id
@@ -330,7 +401,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[2]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +413,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[2]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +426,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{2}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Record) GetVersion() uint32 {
@@ -497,7 +568,7 @@ type HalfReceipts struct {
 
 func (x *HalfReceipts) Reset() {
 	*x = HalfReceipts{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[3]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +580,7 @@ func (x *HalfReceipts) String() string {
 func (*HalfReceipts) ProtoMessage() {}
 
 func (x *HalfReceipts) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[3]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +593,7 @@ func (x *HalfReceipts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfReceipts.ProtoReflect.Descriptor instead.
 func (*HalfReceipts) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{3}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HalfReceipts) GetCheckpoint() []byte {
@@ -557,7 +628,7 @@ type HalfReceipt struct {
 
 func (x *HalfReceipt) Reset() {
 	*x = HalfReceipt{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +640,7 @@ func (x *HalfReceipt) String() string {
 func (*HalfReceipt) ProtoMessage() {}
 
 func (x *HalfReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +653,7 @@ func (x *HalfReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfReceipt.ProtoReflect.Descriptor instead.
 func (*HalfReceipt) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{4}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HalfReceipt) GetExchangeId() string {
@@ -638,7 +709,7 @@ type HalfResult struct {
 
 func (x *HalfResult) Reset() {
 	*x = HalfResult{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +721,7 @@ func (x *HalfResult) String() string {
 func (*HalfResult) ProtoMessage() {}
 
 func (x *HalfResult) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +734,7 @@ func (x *HalfResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfResult.ProtoReflect.Descriptor instead.
 func (*HalfResult) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{5}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HalfResult) GetStatus() HalfStatus {
@@ -690,7 +761,7 @@ type HalfReceiptsAnswer struct {
 
 func (x *HalfReceiptsAnswer) Reset() {
 	*x = HalfReceiptsAnswer{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +773,7 @@ func (x *HalfReceiptsAnswer) String() string {
 func (*HalfReceiptsAnswer) ProtoMessage() {}
 
 func (x *HalfReceiptsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +786,7 @@ func (x *HalfReceiptsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfReceiptsAnswer.ProtoReflect.Descriptor instead.
 func (*HalfReceiptsAnswer) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{6}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HalfReceiptsAnswer) GetResults() []*HalfResult {
@@ -736,7 +807,7 @@ type Counterpart struct {
 
 func (x *Counterpart) Reset() {
 	*x = Counterpart{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -748,7 +819,7 @@ func (x *Counterpart) String() string {
 func (*Counterpart) ProtoMessage() {}
 
 func (x *Counterpart) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -761,7 +832,7 @@ func (x *Counterpart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counterpart.ProtoReflect.Descriptor instead.
 func (*Counterpart) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{7}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Counterpart) GetHalf() *HalfReceipt {
@@ -782,11 +853,16 @@ var File_evidence_evidencepb_evidence_proto protoreflect.FileDescriptor
 
 const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\n" +
-	"\"evidence/evidencepb/evidence.proto\x12\x13civibus.evidence.v1\"O\n" +
+	"\"evidence/evidencepb/evidence.proto\x12\x13civibus.evidence.v1\"\xa3\x01\n" +
 	"\x04Seal\x12\x12\n" +
 	"\x04base\x18\x01 \x01(\fR\x04base\x12\x1c\n" +
 	"\tsignature\x18\x02 \x01(\fR\tsignature\x12\x15\n" +
-	"\x06key_id\x18\x03 \x01(\fR\x05keyId\"L\n" +
+	"\x06key_id\x18\x03 \x01(\fR\x05keyId\x12<\n" +
+	"\x06second\x18\x04 \x01(\v2$.civibus.evidence.v1.SecondSignatureR\x06second\x12\x14\n" +
+	"\x05chain\x18\x05 \x01(\fR\x05chain\"F\n" +
+	"\x0fSecondSignature\x12\x1c\n" +
+	"\tsignature\x18\x01 \x01(\fR\tsignature\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\fR\x05keyId\"L\n" +
 	"\x04Body\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x18\n" +
@@ -867,36 +943,38 @@ func file_evidence_evidencepb_evidence_proto_rawDescGZIP() []byte {
 }
 
 var file_evidence_evidencepb_evidence_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_evidence_evidencepb_evidence_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_evidence_evidencepb_evidence_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_evidence_evidencepb_evidence_proto_goTypes = []any{
 	(Side)(0),                  // 0: civibus.evidence.v1.Side
 	(Outcome)(0),               // 1: civibus.evidence.v1.Outcome
 	(HalfStatus)(0),            // 2: civibus.evidence.v1.HalfStatus
 	(*Seal)(nil),               // 3: civibus.evidence.v1.Seal
-	(*Body)(nil),               // 4: civibus.evidence.v1.Body
-	(*Record)(nil),             // 5: civibus.evidence.v1.Record
-	(*HalfReceipts)(nil),       // 6: civibus.evidence.v1.HalfReceipts
-	(*HalfReceipt)(nil),        // 7: civibus.evidence.v1.HalfReceipt
-	(*HalfResult)(nil),         // 8: civibus.evidence.v1.HalfResult
-	(*HalfReceiptsAnswer)(nil), // 9: civibus.evidence.v1.HalfReceiptsAnswer
-	(*Counterpart)(nil),        // 10: civibus.evidence.v1.Counterpart
+	(*SecondSignature)(nil),    // 4: civibus.evidence.v1.SecondSignature
+	(*Body)(nil),               // 5: civibus.evidence.v1.Body
+	(*Record)(nil),             // 6: civibus.evidence.v1.Record
+	(*HalfReceipts)(nil),       // 7: civibus.evidence.v1.HalfReceipts
+	(*HalfReceipt)(nil),        // 8: civibus.evidence.v1.HalfReceipt
+	(*HalfResult)(nil),         // 9: civibus.evidence.v1.HalfResult
+	(*HalfReceiptsAnswer)(nil), // 10: civibus.evidence.v1.HalfReceiptsAnswer
+	(*Counterpart)(nil),        // 11: civibus.evidence.v1.Counterpart
 }
 var file_evidence_evidencepb_evidence_proto_depIdxs = []int32{
-	0,  // 0: civibus.evidence.v1.Record.side:type_name -> civibus.evidence.v1.Side
-	1,  // 1: civibus.evidence.v1.Record.outcome:type_name -> civibus.evidence.v1.Outcome
-	3,  // 2: civibus.evidence.v1.Record.request:type_name -> civibus.evidence.v1.Seal
-	3,  // 3: civibus.evidence.v1.Record.response:type_name -> civibus.evidence.v1.Seal
-	4,  // 4: civibus.evidence.v1.Record.request_body:type_name -> civibus.evidence.v1.Body
-	4,  // 5: civibus.evidence.v1.Record.response_body:type_name -> civibus.evidence.v1.Body
-	7,  // 6: civibus.evidence.v1.HalfReceipts.halves:type_name -> civibus.evidence.v1.HalfReceipt
-	2,  // 7: civibus.evidence.v1.HalfResult.status:type_name -> civibus.evidence.v1.HalfStatus
-	8,  // 8: civibus.evidence.v1.HalfReceiptsAnswer.results:type_name -> civibus.evidence.v1.HalfResult
-	7,  // 9: civibus.evidence.v1.Counterpart.half:type_name -> civibus.evidence.v1.HalfReceipt
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	4,  // 0: civibus.evidence.v1.Seal.second:type_name -> civibus.evidence.v1.SecondSignature
+	0,  // 1: civibus.evidence.v1.Record.side:type_name -> civibus.evidence.v1.Side
+	1,  // 2: civibus.evidence.v1.Record.outcome:type_name -> civibus.evidence.v1.Outcome
+	3,  // 3: civibus.evidence.v1.Record.request:type_name -> civibus.evidence.v1.Seal
+	3,  // 4: civibus.evidence.v1.Record.response:type_name -> civibus.evidence.v1.Seal
+	5,  // 5: civibus.evidence.v1.Record.request_body:type_name -> civibus.evidence.v1.Body
+	5,  // 6: civibus.evidence.v1.Record.response_body:type_name -> civibus.evidence.v1.Body
+	8,  // 7: civibus.evidence.v1.HalfReceipts.halves:type_name -> civibus.evidence.v1.HalfReceipt
+	2,  // 8: civibus.evidence.v1.HalfResult.status:type_name -> civibus.evidence.v1.HalfStatus
+	9,  // 9: civibus.evidence.v1.HalfReceiptsAnswer.results:type_name -> civibus.evidence.v1.HalfResult
+	8,  // 10: civibus.evidence.v1.Counterpart.half:type_name -> civibus.evidence.v1.HalfReceipt
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_evidence_evidencepb_evidence_proto_init() }
@@ -910,7 +988,7 @@ func file_evidence_evidencepb_evidence_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evidence_evidencepb_evidence_proto_rawDesc), len(file_evidence_evidencepb_evidence_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

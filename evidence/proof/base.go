@@ -15,6 +15,8 @@ const signatureParams = `"@signature-params": `
 const (
 	sealTag = "civibus"
 	headTag = "civibus-head"
+
+	secondTag = "civibus-pq"
 )
 
 // component names one part of a message: what stands in a line of a signature
@@ -221,6 +223,28 @@ func (s *sealBase) rightParams(seal *evidencepb.Seal, key *keyFact, tags ...stri
 		}
 	}
 	return fmt.Errorf("tag %q, the rule is %s", clip(s.texts["tag"]), strings.Join(tags, " or "))
+}
+
+// second derives the base of a seal's second signature from the seal
+// (spec/receipt.md section 7.4): the same components, then the first signature,
+// and parameters of the same time and nonce.
+func (s *sealBase) second(seal *evidencepb.Seal, key *keyFact) []byte {
+	lines, _, _ := cutLast(seal.Base)
+	signature := `"signature"`
+	if _, streamed := s.values[component{name: "content-digest", tr: true}]; streamed {
+		signature += ";tr"
+	}
+	signature += `;key="` + s.texts["tag"] + `"`
+	b := []byte(lines + "\n" + signature + ": :" + encodeBase64(seal.Signature) + ":\n" + signatureParams + "(")
+	for line := range strings.SplitSeq(lines, "\n") {
+		_, rest, _ := parseComponent(line)
+		b = append(append(b, line[:len(line)-len(rest)]...), ' ')
+	}
+	b = fmt.Appendf(b, "%s);created=%d", signature, s.numbers["created"])
+	if nonce, ok := s.texts["nonce"]; ok {
+		b = fmt.Appendf(b, `;nonce="%s"`, nonce)
+	}
+	return fmt.Appendf(b, `;keyid="%s";alg="%s";tag="%s"`, key.ID, key.Algorithm, secondTag)
 }
 
 // sealedDigest returns the digest that a seal covers and checks it against the

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +21,7 @@ type Parts struct {
 	BlockProof [][]byte // inclusion of that leaf in Checkpoint
 	Facts      []Fact   // see CollectFacts
 	Entries    []EntryParts
+	Chains     []Chain // of the seals' keys, as far as they are known
 }
 
 // EntryParts is one body's evidence and its anchor.
@@ -57,7 +59,41 @@ func Assemble(p Parts) (*Receipt, error) {
 			AnchorEvent: e.AnchorEvent, AnchorProof: TLogProof(e.AnchorIndex, e.AnchorProof, p.Checkpoint),
 		})
 	}
+	second, chains, err2 := needsSecond(p)
+	if err2 != nil {
+		return nil, fmt.Errorf("assemble receipt: %w", err2)
+	}
+	r.Second, r.Chains = second, chains
 	return r, nil
+}
+
+// needsSecond says whether a receipt of these parts is of version 2, and which of
+// the chains its records name.
+func needsSecond(p Parts) (second bool, chains []Chain, err error) {
+	named := make(map[string]bool)
+	for _, e := range p.Entries {
+		r := new(evidencepb.Record)
+		if err := decode(e.Record, r); err != nil {
+			return false, nil, fmt.Errorf("record: %w", err)
+		}
+		second = second || r.Version > 1
+		for _, s := range []*evidencepb.Seal{r.Request, r.Response} {
+			named[string(s.GetChain())] = true
+		}
+	}
+	for _, f := range p.Facts {
+		if strings.HasPrefix(f.Key, keyPrefix) && f.Value != nil {
+			k := new(registrypb.Key)
+			second = second || decode(f.Value, k) == nil && k.Algorithm >= registrypb.Algorithm_ALGORITHM_ML_DSA_44
+		}
+	}
+	for _, c := range p.Chains {
+		if digest := c.Digest(); named[string(digest[:])] {
+			delete(named, string(digest[:])) // one that both sides name is held once
+			chains = append(chains, c)
+		}
+	}
+	return second, chains, nil
 }
 
 // Combine adds the counterparty's evidence to a receipt of the same exchange:
@@ -85,6 +121,12 @@ func Combine(own, counterpart *Receipt) (*Receipt, error) {
 		}
 	}
 	out.Entries = []Entry{own.Entries[0], counterpart.Entries[0]}
+	out.Second, out.Chains = own.Second || counterpart.Second, append([]Chain(nil), own.Chains...)
+	for _, c := range counterpart.Chains {
+		if !slices.ContainsFunc(out.Chains, func(o Chain) bool { return o.Digest() == c.Digest() }) {
+			out.Chains = append(out.Chains, c)
+		}
+	}
 	return &out, nil
 }
 
@@ -164,6 +206,9 @@ func (c *collector) record(record, proof []byte) error {
 	for _, s := range []*evidencepb.Seal{r.Request, r.Response} {
 		if s != nil {
 			keys = append(keys, keyPrefix+hex.EncodeToString(s.KeyId))
+			if s.Second != nil {
+				keys = append(keys, keyPrefix+hex.EncodeToString(s.Second.KeyId))
+			}
 		}
 	}
 	for _, key := range keys {
@@ -193,15 +238,20 @@ func (c *collector) logKeys(owner civibus.MemberID, proof []byte) error {
 	}
 	found := false
 	for _, k := range c.state.KeysOf(owner, civibus.LogKey) {
-		if k.Algorithm != civibus.Ed25519 {
+		kind := byte(typeEd25519)
+		switch k.Algorithm {
+		case civibus.Ed25519:
+		case civibus.MLDSA44:
+			kind = typeMLDSA44
+		default:
 			continue
 		}
-		n := newNoteKey(note.origin, typeEd25519, k.SPKI[len(spkiEd25519):])
+		n := newNoteKey(note.origin, kind, rawKey(&keyFact{PublicKey: k.PublicKey}))
 		for _, l := range note.lines {
 			if !n.owns(l) {
 				continue
 			}
-			found = true
+			found = found || kind == typeEd25519
 			if _, err := c.add(keyPrefix + k.ID.String()); err != nil {
 				return err
 			}

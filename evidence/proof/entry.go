@@ -7,6 +7,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/registry/registrypb"
 )
 
@@ -26,6 +27,8 @@ type entry struct {
 	anchorHeight uint64   // 8.8
 	logKey       *keyFact // 8.9
 
+	secondLogKey *keyFact // 8.9; nil: there is no second signature
+
 	clientMember, providerMember *registrypb.Member // 8.10
 
 	request  *sealBase         // 8.11; nil: nothing was sealed
@@ -35,6 +38,9 @@ type entry struct {
 
 	requestKey, responseKey       *keyFact
 	requestDigest, responseDigest []byte // as sealed; nil of a head seal
+
+	requestSecond, responseSecond *keyFact    // of second signatures, nil without
+	certificates                  []SealChain // 8.14
 }
 
 func (e *entry) run() bool {
@@ -45,7 +51,8 @@ func (e *entry) run() bool {
 		e.step("members", e.checkMembers) &&
 		e.step("request_seal", e.checkRequest) &&
 		e.step("response_seal", e.checkResponse) &&
-		e.step("right", e.checkRight)
+		e.step("right", e.checkRight) &&
+		(!e.v.receipt.Second && !e.v.policy.require[requireChains] || e.step("certificates", e.checkCertificates))
 }
 
 func (e *entry) step(name string, check func() (string, *Error)) bool {
@@ -73,8 +80,11 @@ func (e *entry) checkRecord() (string, *Error) {
 		return "", fail(RecordMalformed, "%v", err)
 	}
 	e.record = r
-	if r.Version != 1 {
-		return "", fail(RecordVersionUnknown, "version %d, the rule is 1", r.Version)
+	if hasSecond(r) && (!e.v.receipt.Second || r.Version != 2) {
+		return "", fail(RecordMalformed, "a seal has a field that version 1 does not know")
+	}
+	if r.Version != 1 && (r.Version != 2 || !e.v.receipt.Second) {
+		return "", fail(RecordVersionUnknown, "version %d, the rule is 1, or 1 and 2 in receipts of version 2", r.Version)
 	}
 	if err := e.validRecord(); err != nil {
 		return "", fail(RecordInvalid, "%v", err)
@@ -90,6 +100,16 @@ func (e *entry) checkRecord() (string, *Error) {
 		e.owner = e.client.MemberID
 	}
 	return fmt.Sprintf("kept by %s as %s, decided at height %d", e.owner, e.sideName(), r.RegistryHeight), nil
+}
+
+// hasSecond reports whether a seal has what version 2 added.
+func hasSecond(r *evidencepb.Record) bool {
+	for _, s := range []*evidencepb.Seal{r.Request, r.Response} {
+		if s.GetSecond() != nil || len(s.GetChain()) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // validRecord checks what a record must hold whoever made it.
@@ -115,6 +135,8 @@ func (e *entry) validRecord() (err error) {
 		return fmt.Errorf("it names no exchange")
 	case hasRequest && len(r.Request.KeyId) != 32, hasResponse && len(r.Response.KeyId) != 32:
 		return fmt.Errorf("a seal's key id has not 32 bytes")
+	case !validSecond(r.Request) || !validSecond(r.Response):
+		return fmt.Errorf("a second signature's key id or a chain's digest has not 32 bytes")
 	case !validDigest(r.RequestBody) || !validDigest(r.ResponseBody):
 		return fmt.Errorf("a body's digest has not 32 bytes")
 	case hasResponse && (r.Status < 100 || r.Status > 599), !hasResponse && r.Status != 0:
@@ -127,6 +149,10 @@ func (e *entry) validRecord() (err error) {
 		return fmt.Errorf("it names a right and holds no request")
 	}
 	return nil
+}
+
+func validSecond(s *evidencepb.Seal) bool {
+	return (s.GetSecond() == nil || len(s.Second.KeyId) == 32) && (len(s.GetChain()) == 0 || len(s.Chain) == 32)
 }
 
 func validDigest(b *evidencepb.Body) bool { n := len(b.GetSha256()); return n == 0 || n == 32 }
@@ -200,22 +226,48 @@ func logOf(origin, owner string) bool {
 
 // checkLogSignature is step 8.9.
 func (e *entry) checkLogSignature() (string, *Error) {
+	detail, err := e.logSignature(civibus.Ed25519, typeEd25519)
+	if err != nil {
+		return "", err
+	}
+	if e.logKey == nil {
+		return "", fail(LogSignatureMissing, "no signature line is of a key among the facts")
+	}
+	second, err := e.logSignature(civibus.MLDSA44, typeMLDSA44)
+	switch {
+	case err != nil:
+		return "", err
+	case e.secondLogKey != nil:
+		detail += ", and " + second
+	case e.v.policy.require[requireSecondLogSignatures]:
+		return "", fail(SecondLogSignatureMissing, "no signature line is of an ML-DSA-44 key among the facts")
+	}
+	return detail, nil
+}
+
+// logSignature checks the lines of the first log key of an algorithm among the
+// facts to which any belong.
+func (e *entry) logSignature(algorithm civibus.Algorithm, kind byte) (string, *Error) {
 	for _, k := range e.v.facts.order {
-		if k.Algorithm != civibus.Ed25519 {
+		if k.Algorithm != algorithm {
 			continue
 		}
-		n := newNoteKey(e.evidence.origin, typeEd25519, k.SPKI[len(spkiEd25519):])
+		n := newNoteKey(e.evidence.origin, kind, rawKey(k))
 		valid, owned := true, false
 		for _, l := range e.evidence.lines {
 			if n.owns(l) {
-				_, ok := n.verify(e.evidence.text, l)
+				_, ok := n.verify(e.evidence, l)
 				owned, valid = true, valid && ok
 			}
 		}
 		if !owned {
 			continue
 		}
-		e.logKey = k
+		if kind == typeMLDSA44 {
+			e.secondLogKey = k
+		} else {
+			e.logKey = k
+		}
 		switch {
 		case k.record.Purpose != registrypb.Purpose_PURPOSE_LOG:
 			return "", fail(LogKeyWrongPurpose, "key %s is not for logs", k.ID)
@@ -228,7 +280,15 @@ func (e *entry) checkLogSignature() (string, *Error) {
 		}
 		return "signed by key " + k.ID.String(), nil
 	}
-	return "", fail(LogSignatureMissing, "no signature line is of a key among the facts")
+	return "", nil
+}
+
+// rawKey is the key's encoding as notes have it.
+func rawKey(k *keyFact) []byte {
+	if second, ok := k.Key.(*mldsa.PublicKey); ok {
+		return second.Bytes()
+	}
+	return k.SPKI[len(spkiEd25519):]
 }
 
 // checkMembers is step 8.10.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/registry/registrypb"
 	"github.com/civibus/civibus/registry/smt"
 )
@@ -37,6 +38,7 @@ type facts struct {
 	rights  map[string]*registrypb.Right
 	groups  map[string]*registrypb.GroupMember
 	order   []*keyFact // keys in the order of the file
+	second  bool       // of a receipt of version 2, where keys may be ML-DSA
 }
 
 // keyFact is a registered key.
@@ -46,8 +48,9 @@ type keyFact struct {
 }
 
 // proveFacts checks every fact against the state root.
-func proveFacts(root [32]byte, list []Fact) (*facts, *Error) {
+func proveFacts(root [32]byte, list []Fact, second bool) (*facts, *Error) {
 	out := &facts{
+		second: second,
 		absent: make(map[string]bool), members: make(map[string]*registrypb.Member), keys: make(map[string]*keyFact),
 		rights: make(map[string]*registrypb.Right), groups: make(map[string]*registrypb.GroupMember),
 	}
@@ -94,7 +97,7 @@ func (f *facts) add(key string, value []byte) error {
 		return sameName(m.Id == id)
 	}
 	if id, ok := strings.CutPrefix(key, keyPrefix); ok {
-		k, err := readKey(value)
+		k, err := readKey(value, f.second)
 		if err != nil {
 			return err
 		}
@@ -128,7 +131,7 @@ func sameName(ok bool) error {
 	return nil
 }
 
-func readKey(value []byte) (*keyFact, error) {
+func readKey(value []byte, second bool) (*keyFact, error) {
 	k := &keyFact{record: new(registrypb.Key)}
 	if err := decode(value, k.record); err != nil {
 		return nil, err
@@ -140,7 +143,7 @@ func readKey(value []byte) (*keyFact, error) {
 	case len(spki) == len(spkiP256)+64 && bytes.HasPrefix(spki, spkiP256):
 		want = registrypb.Algorithm_ALGORITHM_ECDSA_P256_SHA256
 	default:
-		return nil, errors.New("the key is neither of the two forms")
+		return k, k.readSecond(second)
 	}
 	public, err := civibus.ParsePublicKey(spki)
 	if err != nil {
@@ -152,7 +155,33 @@ func readKey(value []byte) (*keyFact, error) {
 	return k, nil
 }
 
-// Verify reports whether signature is the key's over message.
+// readSecond reads an ML-DSA key, which receipts of version 2 may hold.
+func (k *keyFact) readSecond(allowed bool) error {
+	if !allowed {
+		return errors.New("the key is neither of the two forms")
+	}
+	public, err := mldsa.ParsePublicKey(k.record.Spki)
+	if err != nil {
+		return errors.New("the key is of no known form")
+	}
+	want := map[civibus.Algorithm]registrypb.Algorithm{
+		civibus.MLDSA44: registrypb.Algorithm_ALGORITHM_ML_DSA_44, civibus.MLDSA65: registrypb.Algorithm_ALGORITHM_ML_DSA_65,
+		civibus.MLDSA87: registrypb.Algorithm_ALGORITHM_ML_DSA_87,
+	}[public.Algorithm]
+	if k.PublicKey = public; !bytes.Equal(k.record.Id, public.ID[:]) || k.record.Algorithm != want {
+		return errOtherName
+	}
+	return nil
+}
+
+// VerifySecond reports whether a second signature of a seal is the key's over
+// message. Keys for it are ML-DSA-44 and ML-DSA-65.
+func (k *keyFact) VerifySecond(message, signature []byte) bool {
+	return (k.Algorithm == civibus.MLDSA44 || k.Algorithm == civibus.MLDSA65) && k.PublicKey.Verify(message, signature)
+}
+
+// Verify reports whether a first signature is the key's over message. ML-DSA keys
+// make none.
 func (k *keyFact) Verify(message, signature []byte) bool {
 	switch public := k.Key.(type) {
 	case ed25519.PublicKey:

@@ -20,6 +20,7 @@ const (
 	RegistryOriginInvalid     Failure = "registry_origin_invalid"
 	WitnessOfAnotherLedger    Failure = "witness_of_another_ledger"
 	CosignatureInvalid        Failure = "cosignature_invalid"
+	SecondLogSignatureMissing Failure = "second_log_signature_missing"
 	QuorumNotReached          Failure = "quorum_not_reached"
 
 	EventMalformed        Failure = "event_malformed"
@@ -94,6 +95,15 @@ const (
 	RightNotInForce       Failure = "right_not_in_force"
 	RightNotValidThen     Failure = "right_not_valid_then"
 	PurposeMismatch       Failure = "purpose_mismatch"
+
+	RequestSecondSealInvalid  Failure = "request_second_seal_invalid"
+	ResponseSecondSealInvalid Failure = "response_second_seal_invalid"
+	SecondSealMissing         Failure = "second_seal_missing"
+	ChainMissing              Failure = "chain_missing"
+	ChainOfAnotherKey         Failure = "chain_of_another_key"
+	ChainNotInTime            Failure = "chain_not_in_time"
+	ChainNotSigned            Failure = "chain_not_signed"
+	ChainNotTrusted           Failure = "chain_not_trusted"
 
 	SidesDisagree Failure = "sides_disagree"
 )

@@ -83,6 +83,8 @@ func Explanations() []Explanation {
 		{LogKeyNotInForce, "evidence_checkpoint", "The state of the body's log is signed by a key that was not valid at the time."},
 		{LogSignatureInvalid, "evidence_checkpoint", "The signature on the state of the body's log is false."},
 
+		{SecondLogSignatureMissing, "evidence_checkpoint", "The state of the body's log lacks the second, post-quantum signature that the verifier demands."},
+
 		{ClientNotInForce, "members", "The body that asked was not an active member at the time."},
 		{ProviderNotInForce, "members", "The body that was asked was not an active member at the time."},
 
@@ -93,6 +95,8 @@ func Explanations() []Explanation {
 		{RequestBaseMalformed, "request_seal", "What was sealed as the request cannot be read."},
 		{RequestParamsMismatch, "request_seal", "The seal on the request was made for another purpose or names another key."},
 		{RequestComponentMissing, "request_seal", "The seal on the request leaves out something that it must cover."},
+		{RequestSecondSealInvalid, "request_seal", "The second, post-quantum signature on the request is false."},
+		{SecondSealMissing, "request_seal, response_seal", "A seal lacks the second, post-quantum signature that the verifier demands."},
 		{RequestClientMismatch, "request_seal", "The sealed request is of another client than the record says."},
 		{RequestServiceMismatch, "request_seal", "The sealed request is to another service than the record says."},
 		{RequestIDMismatch, "request_seal", "The sealed request is of another exchange than the record says."},
@@ -106,6 +110,7 @@ func Explanations() []Explanation {
 		{ResponseBaseMalformed, "response_seal", "What was sealed as the answer cannot be read."},
 		{ResponseParamsMismatch, "response_seal", "The seal on the answer was made for another purpose or names another key."},
 		{ResponseComponentMissing, "response_seal", "The seal on the answer leaves out something that it must cover."},
+		{ResponseSecondSealInvalid, "response_seal", "The second, post-quantum signature on the answer is false."},
 		{ResponseToAnotherRequest, "response_seal", "The answer was given to another request than the one in the record."},
 		{ResponseStatusMismatch, "response_seal", "The sealed answer had another status than the record says."},
 		{ResponseDigestMismatch, "response_seal", "The sealed answer had another content than the record says."},
@@ -121,6 +126,12 @@ func Explanations() []Explanation {
 		{RightNotInForce, "right", "The access right was suspended, ended or not yet granted at the time."},
 		{RightNotValidThen, "right", "The request was sealed outside the time for which the access right was given."},
 		{PurposeMismatch, "right", "The request states another purpose than the access right was given for."},
+
+		{ChainMissing, "certificates", "The file does not hold the certificates of a seal's key that the verifier demands."},
+		{ChainOfAnotherKey, "certificates", "The certificates are over another key than the one that sealed."},
+		{ChainNotInTime, "certificates", "A certificate of a seal's key was not valid when it sealed."},
+		{ChainNotSigned, "certificates", "A certificate of a seal's key is not signed by the one that should have issued it, or by means that this verifier does not know."},
+		{ChainNotTrusted, "certificates", "No authority that the verifier trusts issued the certificates of a seal's key."},
 
 		{SidesDisagree, "both_sides", "The two bodies recorded different things about this exchange. Each record may be checked on its own."},
 	}
@@ -155,6 +166,8 @@ func stepMeaning(step string) string {
 		return "What the provider's body answered, if sealed, is what the record says, and answers that request."
 	case "right":
 		return "The call was covered by the access right that the record names, or needed none."
+	case "certificates":
+		return "What the file holds of certificates over the seals' keys was looked at; the findings say with what result."
 	case "both_sides":
 		return "Whatever both bodies recorded agrees."
 	}

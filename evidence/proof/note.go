@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 )
 
 const (
@@ -18,7 +21,10 @@ const (
 	maxHashes      = 63
 	typeEd25519    = 0x01
 	typeCosigned   = 0x04
+	typeMLDSA44    = 0x06
 	cosignedPrefix = "cosignature/v1\ntime "
+	subtreePrefix  = "subtree/v1\n\x00"
+	maxSignedName  = 255
 )
 
 // tlogProof is a parsed C2SP tlog-proof.
@@ -114,15 +120,15 @@ func parseSignatureLine(line string) (s signatureLine, ok bool) {
 
 func validKeyName(name string) bool { return name != "" && !strings.ContainsAny(name, " \t\n+") }
 
-// noteKey is an Ed25519 key as notes name it.
+// noteKey is a key as notes name it: Ed25519, or ML-DSA-44 of type 0x06.
 type noteKey struct {
 	name   string
 	kind   byte
-	public ed25519.PublicKey
+	public []byte
 	hash   [4]byte
 }
 
-func newNoteKey(name string, kind byte, public ed25519.PublicKey) noteKey {
+func newNoteKey(name string, kind byte, public []byte) noteKey {
 	h := sha256.New()
 	h.Write([]byte(name))
 	h.Write([]byte{'\n', kind})
@@ -133,21 +139,37 @@ func newNoteKey(name string, kind byte, public ed25519.PublicKey) noteKey {
 // owns reports whether the line claims to be by k.
 func (k noteKey) owns(l signatureLine) bool { return l.name == k.name && l.hash == k.hash }
 
-// verify checks a line that k owns. The time is that of a cosignature.
-func (k noteKey) verify(text string, l signatureLine) (time uint64, ok bool) {
+// verify checks a line that k owns under a checkpoint. The time is that of a
+// cosignature.
+func (k noteKey) verify(c *checkpoint, l signatureLine) (time uint64, ok bool) {
 	if k.kind == typeEd25519 {
-		return 0, verifyEd25519(k.public, []byte(text), l.signature)
+		return 0, verifyEd25519(k.public, []byte(c.text), l.signature)
 	}
-	if len(l.signature) != 8+ed25519.SignatureSize {
+	if len(l.signature) < 8 {
 		return 0, false
 	}
 	time = binary.BigEndian.Uint64(l.signature)
 	if time == 0 || time >= 1<<63 {
 		return 0, false
 	}
+	if k.kind == typeMLDSA44 {
+		public, err := mldsa.NewPublicKey(civibus.MLDSA44, k.public)
+		return time, err == nil && len(k.name) <= maxSignedName && len(c.origin) <= maxSignedName && public.Verify(c.subtree(k.name, time), l.signature[8:])
+	}
 	message := strconv.AppendUint([]byte(cosignedPrefix), time, 10)
-	message = append(append(message, '\n'), text...)
+	message = append(append(message, '\n'), c.text...)
 	return time, verifyEd25519(k.public, message, l.signature[8:])
+}
+
+// subtree is what an ML-DSA-44 cosignature signs: cosigned_message of C2SP
+// tlog-cosignature, of the subtree from the first leaf on.
+func (c *checkpoint) subtree(name string, time uint64) []byte {
+	b := append([]byte(subtreePrefix), byte(len(name)))
+	b = binary.BigEndian.AppendUint64(append(b, name...), time)
+	b = append(append(b, byte(len(c.origin))), c.origin...)
+	b = binary.BigEndian.AppendUint64(b, 0)
+	b = binary.BigEndian.AppendUint64(b, c.size)
+	return append(b, c.root[:]...)
 }
 
 // verifyEd25519 is RFC 8032 verification without the cofactor. The standard

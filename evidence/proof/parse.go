@@ -54,11 +54,14 @@ func (d *jsonReader) fail(f Failure, format string, args ...any) {
 
 func (d *jsonReader) receipt() *Receipt {
 	r := new(Receipt)
+	chains := false
 	d.object("receipt", map[string]func(){
 		"format": func() {
-			if f := d.str("format"); d.err == nil && f != Format {
-				d.fail(FormatUnknown, "format %q, the rule is %q", clip(f), Format)
+			f := d.str("format")
+			if d.err == nil && f != Format && f != Format2 {
+				d.fail(FormatUnknown, "format %q, the rule is %q or %q", clip(f), Format, Format2)
 			}
+			r.Second = f == Format2
 		},
 		"exchange": func() {
 			r.Exchange = d.str("exchange")
@@ -73,8 +76,23 @@ func (d *jsonReader) receipt() *Receipt {
 				d.fail(ReceiptMalformed, "entries is empty, the rule is one or two")
 			}
 		},
-	})
+		"chains": func() {
+			chains = true
+			d.array("chains", MaxChains, func() { r.Chains = append(r.Chains, d.chain()) })
+		},
+	}, "chains")
+	if chains != r.Second {
+		d.fail(ReceiptMalformed, "receipts of version 2 have chains, and they alone")
+	}
 	return r
+}
+
+func (d *jsonReader) chain() (c Chain) {
+	d.array("chain", MaxChain, func() { c = append(c, d.base64("certificate")) })
+	if len(c) == 0 {
+		d.fail(ReceiptMalformed, "a chain is empty")
+	}
+	return c
 }
 
 func (d *jsonReader) registry(r *RegistryPart) {
@@ -112,8 +130,9 @@ func (d *jsonReader) entry() Entry {
 }
 
 // object reads an object that has exactly the given members. Each function is
-// removed when used, so that a repeated member is an unknown one.
-func (d *jsonReader) object(what string, members map[string]func()) {
+// removed when used, so that a repeated member is an unknown one. The optional ones
+// may be missing.
+func (d *jsonReader) object(what string, members map[string]func(), optional ...string) {
 	if !d.delim(what, '{') {
 		return
 	}
@@ -130,6 +149,9 @@ func (d *jsonReader) object(what string, members map[string]func()) {
 		read()
 	}
 	d.delim(what, '}')
+	for _, name := range optional {
+		delete(members, name)
+	}
 	if len(members) != 0 {
 		d.fail(ReceiptMalformed, "%s: %d members are missing", what, len(members))
 	}
@@ -240,6 +262,7 @@ type (
 		Exchange string       `json:"exchange"`
 		Registry registryJSON `json:"registry"`
 		Entries  []entryJSON  `json:"entries"`
+		Chains   *[]Chain     `json:"chains,omitempty"`
 	}
 	registryJSON struct {
 		BlockEvent []byte     `json:"block_event"`
@@ -275,6 +298,10 @@ func (r *Receipt) Marshal() ([]byte, error) {
 	}
 	for _, e := range r.Entries {
 		out.Entries = append(out.Entries, entryJSON(e))
+	}
+	if r.Second {
+		chains := append([]Chain{}, r.Chains...)
+		out.Format, out.Chains = Format2, &chains
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -3,6 +3,7 @@ package proof
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"strconv"
@@ -16,7 +17,16 @@ type Policy struct {
 	names     map[string]*policyNode
 	witnesses []*policyNode // in the order of the file
 	quorum    *policyNode
+	require   map[string]bool     // what is required besides
+	anchors   []*x509.Certificate // trusted to issue certificates for seals
 }
+
+// What a policy may require.
+const (
+	requireSecondLogSignatures = "second-log-signatures"
+	requireSecondSeals         = "second-seals"
+	requireChains              = "chains"
+)
 
 // policyNode is a witness or a group.
 type policyNode struct {
@@ -39,12 +49,21 @@ func parsePolicy(b []byte) (*Policy, *Error) {
 	if len(b) > MaxPolicyBytes {
 		return nil, fail(PolicyMalformed, "%d bytes, the rule is at most %d", len(b), MaxPolicyBytes)
 	}
-	p := &Policy{names: make(map[string]*policyNode)}
+	p := &Policy{names: make(map[string]*policyNode), require: make(map[string]bool)}
+	var certificate *strings.Builder
 	for i, line := range bytes.Split(b, []byte("\n")) {
 		for _, c := range line {
 			if c < 0x20 && c != '\t' || c == 0x7f {
 				return nil, fail(PolicyMalformed, "line %d has a control character", i+1)
 			}
+		}
+		if text := string(line); certificate != nil || text == pemBegin {
+			var err *Error
+			if certificate, err = p.certificate(certificate, text); err != nil {
+				err.Detail = fmt.Sprintf("line %d: %s", i+1, err.Detail)
+				return nil, err
+			}
+			continue
 		}
 		words := strings.FieldsFunc(string(line), func(r rune) bool { return r == ' ' || r == '\t' })
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
@@ -55,10 +74,37 @@ func parsePolicy(b []byte) (*Policy, *Error) {
 			return nil, err
 		}
 	}
-	if p.quorum == nil {
-		return nil, fail(PolicyMalformed, "there is no quorum line")
+	if p.quorum == nil || certificate != nil {
+		return nil, fail(PolicyMalformed, "there is no quorum line, or a certificate does not end")
 	}
 	return p, nil
+}
+
+const (
+	pemBegin = "-----BEGIN CERTIFICATE-----"
+	pemEnd   = "-----END CERTIFICATE-----"
+)
+
+// certificate takes one line of a trust anchor. It returns what was read of one
+// that has not ended.
+func (p *Policy) certificate(before *strings.Builder, line string) (*strings.Builder, *Error) {
+	switch {
+	case before == nil:
+		return new(strings.Builder), nil
+	case line != pemEnd:
+		before.WriteString(line)
+		return before, nil
+	}
+	der, ok := decodeBase64(before.String())
+	if !ok {
+		return nil, fail(PolicyMalformed, "a certificate is not base64")
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fail(PolicyMalformed, "a certificate cannot be read: %v", err)
+	}
+	p.anchors = append(p.anchors, c)
+	return nil, nil
 }
 
 func (p *Policy) line(words []string) *Error {
@@ -78,8 +124,14 @@ func (p *Policy) line(words []string) *Error {
 			return fail(PolicyMalformed, "%q is not defined above", clip(words[1]))
 		}
 		return nil
+	case "require":
+		if len(words) != 2 || p.require[words[1]] || words[1] != requireSecondLogSignatures && words[1] != requireSecondSeals && words[1] != requireChains {
+			return fail(PolicyMalformed, "the rule is require and, each once, %s, %s or %s", requireSecondLogSignatures, requireSecondSeals, requireChains)
+		}
+		p.require[words[1]] = true
+		return nil
 	}
-	return fail(PolicyMalformed, "the rule is witness, group or quorum, not %q", clip(words[0]))
+	return fail(PolicyMalformed, "the rule is witness, group, quorum or require, not %q", clip(words[0]))
 }
 
 func (p *Policy) define(name string, n *policyNode) *Error {
@@ -99,7 +151,7 @@ func (p *Policy) witness(words []string) *Error {
 		return fail(PolicyMalformed, "witness %q: %v", clip(words[0]), err)
 	}
 	for _, w := range p.witnesses {
-		if w.key.name == key.name || w.key.public.Equal(key.public) {
+		if w.key.name == key.name && w.key.kind == key.kind || bytes.Equal(w.key.public, key.public) {
 			return fail(PolicyMalformed, "witness %q has the key or the key name of another one", clip(words[0]))
 		}
 	}
@@ -136,14 +188,19 @@ func (p *Policy) group(words []string) *Error {
 	return p.define(words[0], n)
 }
 
+// mldsa44Size is the length of an ML-DSA-44 public key, FIPS 204 table 2.
+const mldsa44Size = 1312
+
 func parseVKey(s string) (noteKey, error) {
 	name, rest, ok1 := strings.Cut(s, "+")
 	hash, text, ok2 := strings.Cut(rest, "+")
 	raw, canonical := decodeBase64(text)
-	if !ok1 || !ok2 || !canonical || !validKeyName(name) || len(raw) != 1+ed25519.PublicKeySize || raw[0] != typeCosigned {
-		return noteKey{}, fmt.Errorf("the rule is NAME+HASH+BASE64 of 0x04 and 32 bytes")
+	first := len(raw) == 1+ed25519.PublicKeySize && raw[0] == typeCosigned
+	second := len(raw) == 1+mldsa44Size && raw[0] == typeMLDSA44
+	if !ok1 || !ok2 || !canonical || !validKeyName(name) || !first && !second {
+		return noteKey{}, fmt.Errorf("the rule is NAME+HASH+BASE64 of 0x04 and 32 bytes or of 0x06 and %d bytes", mldsa44Size)
 	}
-	k := newNoteKey(name, typeCosigned, raw[1:])
+	k := newNoteKey(name, raw[0], raw[1:])
 	if hex.EncodeToString(k.hash[:]) != hash {
 		return noteKey{}, fmt.Errorf("its key hash is not that of its name and key")
 	}
@@ -175,7 +232,7 @@ func (p *Policy) signed(c *checkpoint) (map[*policyNode]time.Time, *Error) {
 			if !w.key.owns(l) {
 				continue
 			}
-			t, ok := w.key.verify(c.text, l)
+			t, ok := w.key.verify(c, l)
 			if !ok {
 				return nil, fail(CosignatureInvalid, "the cosignature of %s does not verify", clip(l.name))
 			}
@@ -204,12 +261,16 @@ type PolicyWitness struct {
 	Name    string // in the policy file; no white space
 	KeyName string // e.g. civibus/<chain-id>/witness/GOV/1001
 	Public  ed25519.PublicKey
+	Second  []byte // instead: an ML-DSA-44 public key, 1312 bytes
 }
 
 // VKey returns the key as C2SP notes write it.
 func (w PolicyWitness) VKey() string {
 	k := newNoteKey(w.KeyName, typeCosigned, w.Public)
-	return k.name + "+" + hex.EncodeToString(k.hash[:]) + "+" + encodeBase64(append([]byte{typeCosigned}, w.Public...))
+	if w.Second != nil {
+		k = newNoteKey(w.KeyName, typeMLDSA44, w.Second)
+	}
+	return k.name + "+" + hex.EncodeToString(k.hash[:]) + "+" + encodeBase64(append([]byte{k.kind}, k.public...))
 }
 
 // FormatPolicy writes a policy file that demands need of the witnesses.

@@ -59,6 +59,9 @@ func TestSecondVerifierMutations(t *testing.T) {
 		receipt, policy := mutate(t, random, i)
 		r, _ := proof.Verify(receipt, policy)
 		e := indexEntry{File: fmt.Sprintf("%d.json", i), Policy: fmt.Sprintf("%d.txt", i), Valid: r.Valid, Failure: r.Failure}
+		if r.Valid {
+			e.PostQuantum, e.Findings = r.Summary.PostQuantum, findings(r.Summary)
+		}
 		verdicts[r.Failure]++
 		for name, content := range map[string][]byte{e.File: receipt, e.Policy: policy} {
 			if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {

@@ -44,6 +44,28 @@ type Summary struct {
 	ResponseBody  *Body     `json:"response_body,omitempty"`
 	Registry      Registry  `json:"registry"`
 	Sides         []Side    `json:"sides"`
+
+	// PostQuantum names what bears a second, ML-DSA signature that verifies.
+	PostQuantum []string `json:"post_quantum,omitempty"`
+	// Certificates says what was found of the chains of the seals' keys.
+	Certificates []SealChain `json:"certificates,omitempty"`
+}
+
+// SealChain is what was found of the certificates over a seal's key.
+type SealChain struct {
+	Seal      string    `json:"seal"`    // whose entry and which seal, e.g. "consumer request"
+	Subject   string    `json:"subject"` // of the key's own certificate
+	Issuer    string    `json:"issuer"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	Findings  []Finding `json:"findings"`
+}
+
+// Finding is one statement about a chain.
+type Finding struct {
+	Statement string `json:"statement"` // bound, in_time, signed, trusted, not_revoked, qualified
+	Outcome   string `json:"outcome"`   // holds, fails, not checked, claimed
+	Detail    string `json:"detail,omitempty"`
 }
 
 // Body describes a sealed body. The body itself is not part of a receipt.

@@ -15,23 +15,16 @@ import (
 // sealFailures are the names of what can be wrong with the key, the signature
 // and the form of a seal.
 type sealFailures struct {
-	wrongPurpose, anotherMember, notInForce, invalid, malformed Failure
+	wrongPurpose, anotherMember, notInForce, invalid, malformed, secondInvalid Failure
 }
 
 // checkSeal checks key and signature and reads the base.
 func (e *entry) checkSeal(seal *evidencepb.Seal, member civibus.MemberID, names sealFailures) (*sealBase, *keyFact, *Error) {
-	key, err := e.v.facts.key(seal.KeyId)
+	key, err := e.sealKey(seal.KeyId, member, names)
 	if err != nil {
 		return nil, nil, err
 	}
-	switch {
-	case key.record.Purpose != registrypb.Purpose_PURPOSE_SEAL:
-		return nil, nil, fail(names.wrongPurpose, "key %s is not for seals", key.ID)
-	case key.record.Member != member.String():
-		return nil, nil, fail(names.anotherMember, "key %s is of %s and not of %s", key.ID, clip(key.record.Member), member)
-	case !key.inForce(e.record.RegistryHeight):
-		return nil, nil, fail(names.notInForce, "key %s was not in force at height %d", key.ID, e.record.RegistryHeight)
-	case !key.Verify(seal.Base, seal.Signature):
+	if !key.Verify(seal.Base, seal.Signature) {
 		return nil, nil, fail(names.invalid, "the signature of key %s does not verify over the recorded base", key.ID)
 	}
 	base, perr := parseBase(seal.Base)
@@ -41,13 +34,49 @@ func (e *entry) checkSeal(seal *evidencepb.Seal, member civibus.MemberID, names 
 	return base, key, nil
 }
 
+// sealKey finds a key and checks that it seals for the member.
+func (e *entry) sealKey(id []byte, member civibus.MemberID, names sealFailures) (*keyFact, *Error) {
+	key, err := e.v.facts.key(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case key.record.Purpose != registrypb.Purpose_PURPOSE_SEAL:
+		return nil, fail(names.wrongPurpose, "key %s is not for seals", key.ID)
+	case key.record.Member != member.String():
+		return nil, fail(names.anotherMember, "key %s is of %s and not of %s", key.ID, clip(key.record.Member), member)
+	case !key.inForce(e.record.RegistryHeight):
+		return nil, fail(names.notInForce, "key %s was not in force at height %d", key.ID, e.record.RegistryHeight)
+	}
+	return key, nil
+}
+
+// checkSecond checks a seal's second signature; there may be none unless the
+// policy requires it.
+func (e *entry) checkSecond(seal *evidencepb.Seal, base *sealBase, member civibus.MemberID, names sealFailures) (*keyFact, *Error) {
+	if seal.Second == nil {
+		if e.v.policy.require[requireSecondSeals] {
+			return nil, fail(SecondSealMissing, "the seal of %s has one signature only", member)
+		}
+		return nil, nil
+	}
+	key, err := e.sealKey(seal.Second.KeyId, member, names)
+	if err != nil {
+		return nil, err
+	}
+	if !key.VerifySecond(base.second(seal, key), seal.Second.Signature) {
+		return nil, fail(names.secondInvalid, "the second signature, of key %s, does not verify", key.ID)
+	}
+	return key, nil
+}
+
 // checkRequest is step 8.11.
 func (e *entry) checkRequest() (string, *Error) {
 	r := e.record
 	if r.Request == nil {
 		return "the record holds no sealed request: who asked is not proven", nil
 	}
-	base, key, err := e.checkSeal(r.Request, e.client.MemberID, sealFailures{RequestKeyWrongPurpose, RequestKeyOfAnotherMember, RequestKeyNotInForce, RequestSealInvalid, RequestBaseMalformed})
+	names := sealFailures{RequestKeyWrongPurpose, RequestKeyOfAnotherMember, RequestKeyNotInForce, RequestSealInvalid, RequestBaseMalformed, RequestSecondSealInvalid}
+	base, key, err := e.checkSeal(r.Request, e.client.MemberID, names)
 	if err != nil {
 		return "", err
 	}
@@ -60,6 +89,9 @@ func (e *entry) checkRequest() (string, *Error) {
 	}
 	if base.texts["nonce"] == "" {
 		return "", fail(RequestParamsMismatch, "nonce is missing")
+	}
+	if e.requestSecond, err = e.checkSecond(r.Request, base, e.client.MemberID, names); err != nil {
+		return "", err
 	}
 	if err := e.checkRequestBase(base); err != nil {
 		return "", err
@@ -155,7 +187,8 @@ func (e *entry) checkResponse() (string, *Error) {
 	if r.Response == nil {
 		return "the record holds no sealed answer: nothing is proven about it", nil
 	}
-	base, key, err := e.checkSeal(r.Response, e.service.MemberID, sealFailures{ResponseKeyWrongPurpose, ResponseKeyOfAnotherMember, ResponseKeyNotInForce, ResponseSealInvalid, ResponseBaseMalformed})
+	names := sealFailures{ResponseKeyWrongPurpose, ResponseKeyOfAnotherMember, ResponseKeyNotInForce, ResponseSealInvalid, ResponseBaseMalformed, ResponseSecondSealInvalid}
+	base, key, err := e.checkSeal(r.Response, e.service.MemberID, names)
 	if err != nil {
 		return "", err
 	}
@@ -165,6 +198,9 @@ func (e *entry) checkResponse() (string, *Error) {
 	}
 	if err := base.rightParams(r.Response, key, tags...); err != nil {
 		return "", fail(ResponseParamsMismatch, "%v", err)
+	}
+	if e.responseSecond, err = e.checkSecond(r.Response, base, e.service.MemberID, names); err != nil {
+		return "", err
 	}
 	if err := e.checkBinding(base); err != nil {
 		return "", err
@@ -376,7 +412,9 @@ func (v *verification) checkBothSides() (string, *Error) {
 
 func sameSeal(a, b *evidencepb.Seal) bool {
 	return string(a.GetBase()) == string(b.GetBase()) && string(a.GetSignature()) == string(b.GetSignature()) &&
-		string(a.GetKeyId()) == string(b.GetKeyId())
+		string(a.GetKeyId()) == string(b.GetKeyId()) &&
+		string(a.GetSecond().GetSignature()) == string(b.GetSecond().GetSignature()) &&
+		string(a.GetSecond().GetKeyId()) == string(b.GetSecond().GetKeyId())
 }
 
 // sameSize compares bodies that both sides recorded; their digests are compared

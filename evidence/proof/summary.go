@@ -3,6 +3,7 @@ package proof
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"time"
 
@@ -48,7 +49,27 @@ func (v *verification) summary() *Summary {
 			Started: nano(e.record.StartedUnixNano), Finished: nano(e.record.FinishedUnixNano),
 		})
 	}
+	v.seconds(s)
 	return s
+}
+
+// seconds says which second signatures verified, and what was found of chains.
+func (v *verification) seconds(s *Summary) {
+	add := func(ok bool, what string) {
+		if ok && !slices.Contains(s.PostQuantum, what) {
+			s.PostQuantum = append(s.PostQuantum, what)
+		}
+	}
+	for _, w := range v.policy.witnesses {
+		_, signed := v.signed[w]
+		add(signed && w.key.kind == typeMLDSA44, "registry checkpoint by "+w.key.name)
+	}
+	for _, e := range v.entries {
+		add(e.secondLogKey != nil, "log "+e.evidence.origin)
+		add(e.requestSecond != nil, "request")
+		add(e.responseSecond != nil, "answer")
+		s.Certificates = append(s.Certificates, e.certificates...)
+	}
 }
 
 func outcomeName(o evidencepb.Outcome) string {
@@ -101,7 +122,7 @@ func (v *verification) cautions() []string {
 		if e.response == nil {
 			out = append(out, "The "+e.sideName()+"'s record holds no sealed answer: the outcome is that body's own statement.")
 		}
-		for _, k := range []*keyFact{e.requestKey, e.responseKey, e.logKey} {
+		for _, k := range []*keyFact{e.requestKey, e.responseKey, e.logKey, e.requestSecond, e.responseSecond, e.secondLogKey} {
 			if k != nil && k.record.Reason == registrypb.RevocationReason_REVOCATION_REASON_COMPROMISED {
 				out = append(out, fmt.Sprintf("Key %s of %s was later revoked as compromised, at height %d; this record was anchored at height %d.",
 					k.ID, k.record.Member, k.record.RevokeHeight, e.anchorHeight))

@@ -81,6 +81,15 @@ func (s *Summary) write(w io.Writer) {
 	for _, x := range s.Registry.Witnesses {
 		line("Witness", "%s at %s", x.Name, x.Time.Format(time.RFC3339))
 	}
+	for _, what := range s.PostQuantum {
+		line("Post-quantum", "second signature on the %s", what)
+	}
+	for _, c := range s.Certificates {
+		line("Certificate", "%s: %s, issued by %s", c.Seal, c.Subject, c.Issuer)
+		for _, f := range c.Findings {
+			line("", "%s: %s%s", f.Statement, f.Outcome, f.Detail)
+		}
+	}
 	line("Exchange", "%s, message %s", s.Exchange, s.MessageID)
 }
 

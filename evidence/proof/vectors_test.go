@@ -22,7 +22,10 @@ type indexEntry struct {
 	Policy  string        `json:"policy"`
 	Valid   bool          `json:"valid"`
 	Failure proof.Failure `json:"failure,omitempty"`
-	About   string        `json:"about"`
+	// Of valid ones: what has a second signature, and what was found of certificates.
+	PostQuantum []string `json:"post_quantum,omitempty"`
+	Findings    []string `json:"findings,omitempty"`
+	About       string   `json:"about"`
 }
 
 const defaultPolicy = "policy.txt"
@@ -44,6 +47,9 @@ func TestVectors(t *testing.T) {
 			t.Fatalf("two vectors are called %s", v.Name)
 		}
 		files[e.File] = built.Receipt
+		if r, err := proof.Verify(built.Receipt, built.Policy); err == nil {
+			e.PostQuantum, e.Findings = r.Summary.PostQuantum, findings(r.Summary)
+		}
 		index = append(index, e)
 	}
 	var b bytes.Buffer
@@ -73,6 +79,16 @@ func TestVectors(t *testing.T) {
 	for _, e := range index {
 		t.Run(e.File, func(t *testing.T) { checkVector(t, e, files[e.File], files[e.Policy]) })
 	}
+}
+
+// findings are what was found of certificates, one a line.
+func findings(s *proof.Summary) (out []string) {
+	for _, c := range s.Certificates {
+		for _, f := range c.Findings {
+			out = append(out, c.Seal+" "+f.Statement+": "+f.Outcome)
+		}
+	}
+	return out
 }
 
 func checkVector(t *testing.T, e indexEntry, receipt, policy []byte) {

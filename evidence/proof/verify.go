@@ -141,7 +141,7 @@ func (v *verification) checkBlock() (string, *Error) {
 // checkFacts is step 8.5.
 func (v *verification) checkFacts() (string, *Error) {
 	var err *Error
-	if v.facts, err = proveFacts(v.stateRoot, v.receipt.Registry.Facts); err != nil {
+	if v.facts, err = proveFacts(v.stateRoot, v.receipt.Registry.Facts, v.receipt.Second); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%d facts proven by the state of height %d", len(v.receipt.Registry.Facts), v.height), nil

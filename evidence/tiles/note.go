@@ -1,6 +1,7 @@
 package tiles
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -114,4 +115,15 @@ func checkpoint(raw []byte, cp *fnote.Checkpoint) (Checkpoint, error) {
 func SignCheckpoint(s note.Signer, size uint64, root Hash) ([]byte, error) {
 	text := fnote.Checkpoint{Origin: s.Name(), Size: size, Hash: root[:]}.Marshal()
 	return note.Sign(&note.Note{Text: string(text)}, s)
+}
+
+// First returns a checkpoint note with its first signature alone, which is what
+// the registry and short messages have room for.
+func First(note []byte) []byte {
+	_, lines, ok := bytes.Cut(note, []byte("\n\n"))
+	if !ok {
+		return note
+	}
+	_, rest, _ := bytes.Cut(lines, []byte("\n"))
+	return note[:len(note)-len(rest)]
 }

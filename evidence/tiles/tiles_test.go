@@ -80,7 +80,7 @@ func leaf(i uint64) []byte {
 
 func openWriter(t testing.TB, dir string) *tiles.Writer {
 	t.Helper()
-	w, err := tiles.OpenWriter(context.Background(), dir, origin, newSigner(t), 4096)
+	w, err := tiles.OpenWriter(context.Background(), dir, origin, newSigner(t), nil, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +263,7 @@ func TestDamageIsFound(t *testing.T) {
 			flip(name)
 			continue
 		}
-		if _, err := tiles.OpenWriter(context.Background(), dir, origin, newSigner(t), 4096); !errors.Is(err, tiles.ErrDamaged) {
+		if _, err := tiles.OpenWriter(context.Background(), dir, origin, newSigner(t), nil, 4096); !errors.Is(err, tiles.ErrDamaged) {
 			t.Fatalf("opened with a damaged %s: %v", name, err)
 		}
 		flip(name)

@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/pqnote"
 )
 
 // silence turns Tessera's own log off. It is the process's klog, which cannot
@@ -40,6 +41,7 @@ type Writer struct {
 	dir    string
 	origin string
 	signer civibus.Signer
+	second Second
 	add    tessera.AddFn
 	batch  int
 	cancel context.CancelFunc
@@ -47,15 +49,19 @@ type Writer struct {
 	last   Checkpoint
 }
 
+// Second returns the ML-DSA-44 key that signs checkpoints beside the first one
+// now, nil if there is none, and the time.
+type Second func() (civibus.Signer, time.Time)
+
 // OpenWriter opens or makes the log in dir, whose checkpoints are signed under
-// origin, for batches of at most batch leaves.
-func OpenWriter(ctx context.Context, dir, origin string, signer civibus.Signer, batch int) (*Writer, error) {
+// origin, for batches of at most batch leaves. second may be nil.
+func OpenWriter(ctx context.Context, dir, origin string, signer civibus.Signer, second Second, batch int) (*Writer, error) {
 	s, err := NewNoteSigner(origin, signer)
 	if err != nil {
 		return nil, err
 	}
 	silence()
-	w := &Writer{dir: dir, origin: origin, signer: signer, batch: batch}
+	w := &Writer{dir: dir, origin: origin, signer: signer, second: second, batch: batch}
 	left, err := filepath.Glob(filepath.Join(dir, layout.CheckpointPath+".tmp*"))
 	if err != nil {
 		return nil, fmt.Errorf("open Merkle log: %w", err)
@@ -255,13 +261,23 @@ func (w *Writer) extendsOrFirst() error {
 }
 
 // Sign makes the checkpoint note of a tree that is to be published, or that was
-// published or anchored, with the log key in force now.
+// published or anchored, with the log keys in force now. An origin that is too
+// long for the second signature's format gets the first alone.
 func (w *Writer) Sign(size uint64, root Hash) ([]byte, error) {
 	s, err := NewNoteSigner(w.origin, w.signer)
 	if err != nil {
 		return nil, err
 	}
-	return SignCheckpoint(s, size, root)
+	note, err := SignCheckpoint(s, size, root)
+	if err != nil || w.second == nil || !pqnote.Fits(w.origin, w.origin) {
+		return note, err
+	}
+	second, now := w.second()
+	if second == nil {
+		return note, nil
+	}
+	line, err := pqnote.Sign(context.Background(), w.origin, second, now, pqnote.Checkpoint{Origin: w.origin, Size: size, Root: root})
+	return append(note, line...), err
 }
 
 // Collect removes partial tiles and bundles whose full ones are under the last

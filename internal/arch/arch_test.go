@@ -20,16 +20,16 @@ var rules = []arch.Rule{
 	{Room: "policy", Allow: []string{".", "internal/rawurl"}},
 	{Room: "seal/httpsig"},
 	{Room: "seal", Allow: []string{".", "internal/schema"}},
-	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve"}}, // one server for all faces, so that their limits are one code
-	{Room: "evidence", Allow: []string{".", "internal/schema"}},                                    // one form of mark for every store on disk
-	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt"}},
+	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve"}},                                           // one server for all faces, so that their limits are one code
+	{Room: "evidence", Allow: []string{".", "internal/schema", "internal/pqnote"}},                                                           // one form of mark for every store on disk
+	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl"}},
 	{Room: "link", Allow: []string{"."}},
 	{Room: "registry", Allow: []string{".", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
-	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema"}},
+	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote"}},
 	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
@@ -41,12 +41,13 @@ var rules = []arch.Rule{
 	{Room: "internal/httpd", Allow: []string{"internal/h1serve", "internal/rawconn"}},
 	{Room: "internal/h1serve"},
 	{Room: "internal/mldsa", Allow: []string{"."}},
+	{Room: "internal/pqnote", Allow: []string{".", "internal/mldsa"}},
 	{Room: "internal/obs", Allow: []string{"."}},
 	{Room: "internal/rawconn"},
 	{Room: "internal/rawurl"},
 	{Room: "internal/schema"},
 	{Room: "internal/demostack"},
-	{Room: "internal/receipttest", Allow: []string{".", "evidence/evidencepb", "evidence/proof", "registry/registrypb"}},
+	{Room: "internal/receipttest", Allow: []string{".", "internal/mldsa", "evidence/evidencepb", "evidence/proof", "registry/registrypb"}},
 }
 
 // composers may import any room: the command, the test network, the demo and

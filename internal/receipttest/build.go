@@ -45,8 +45,17 @@ func (s *Scenario) Build() *Built {
 		r.Entries = append(r.Entries, proof.Entry{Record: e.Record, Salt: e.Salt, Proof: string(e.Proof), AnchorEvent: e.AnchorEvent,
 			AnchorProof: proof.TLogProof(e.AnchorIndex, e.AnchorProof, parts.Checkpoint)})
 	}
+	for _, c := range []proof.Chain{s.RequestChain, s.ResponseChain} {
+		if c != nil {
+			r.Chains = append(r.Chains, c)
+		}
+	}
 	if s.EditReceipt != nil {
 		s.EditReceipt(b, r)
+	}
+	r.Second = r.Second || s.second()
+	if s.EditVersion != nil {
+		r.Second = s.EditVersion(r.Second)
 	}
 	file, err := r.Marshal()
 	must(err)
@@ -56,6 +65,16 @@ func (s *Scenario) Build() *Built {
 	}
 	b.Policy = s.policy()
 	return b
+}
+
+// second reports whether the receipt is of version 2.
+func (s *Scenario) second() bool {
+	for _, side := range s.Sides {
+		if side.Second != "" {
+			return true
+		}
+	}
+	return s.RequestSecond != "" || s.ResponseSecond != "" || s.RequestChain != nil || s.ResponseChain != nil
 }
 
 // Prove returns the StateProof of a key in the built state.
@@ -96,6 +115,7 @@ func (s *Scenario) seals() (request, response *evidencepb.Seal) {
 		lines = s.EditRequest(slices.Clone(lines))
 	}
 	request = s.sign("request", s.RequestKey, lines, Created, `;nonce="q83vEjRWeJCrze8SNFZ4kA=="`, tag)
+	s.signSecond("request", request, s.RequestSecond, s.RequestChain, lines, Created, `;nonce="q83vEjRWeJCrze8SNFZ4kA=="`, tag)
 	// 2. The response, bound to it.
 	fields = []Line{
 		{`"civibus-height"`, fmt.Sprint(Decision)}, {`"content-type"`, "application/json"},
@@ -125,7 +145,44 @@ func (s *Scenario) seals() (request, response *evidencepb.Seal) {
 	if s.EditResponse != nil {
 		answer = s.EditResponse(answer)
 	}
-	return request, s.sign("response", s.ResponseKey, answer, Created+1, "", answerTag)
+	response = s.sign("response", s.ResponseKey, answer, Created+1, "", answerTag)
+	s.signSecond("response", response, s.ResponseSecond, s.ResponseChain, answer, Created+1, "", answerTag)
+	return request, response
+}
+
+// signSecond adds a second signature and the digest of a chain to a seal.
+func (s *Scenario) signSecond(which string, seal *evidencepb.Seal, key string, chain proof.Chain, lines []Line, created int64, nonce, tag string) {
+	if chain != nil {
+		all := sha256.New()
+		for _, c := range chain {
+			one := sha256.Sum256(c)
+			all.Write(one[:])
+		}
+		seal.Chain = all.Sum(nil)
+	}
+	if key == "" {
+		return
+	}
+	k := NewKey(key)
+	id := `"signature"`
+	for _, l := range lines {
+		if l.ID == `"content-digest";tr` {
+			id += ";tr"
+		}
+	}
+	id += `;key="` + tag + `"`
+	var b bytes.Buffer
+	var list []string
+	for _, l := range append(slices.Clone(lines), Line{id, ":" + base64.StdEncoding.EncodeToString(seal.Signature) + ":"}) {
+		fmt.Fprintf(&b, "%s: %s\n", l.ID, l.Value)
+		list = append(list, l.ID)
+	}
+	fmt.Fprintf(&b, `"@signature-params": (%s);created=%d%s;keyid="%s";alg="%s";tag="civibus-pq"`, strings.Join(list, " "), created, nonce, k.Hex(), k.Algorithm)
+	base := b.Bytes()
+	if s.EditSecond != nil {
+		base = s.EditSecond(which, base)
+	}
+	seal.Second = &evidencepb.SecondSignature{Signature: k.Sign(base), KeyId: k.ID[:]}
 }
 
 func sorted(lines []Line) []Line {
@@ -175,6 +232,11 @@ func (s *Scenario) evidence(side *Side, request, response *evidencepb.Seal) (pro
 			r.ResponseBody = recordBody(s.Response)
 		}
 	}
+	for _, seal := range []*evidencepb.Seal{r.Request, r.Response} {
+		if seal.GetSecond() != nil || len(seal.GetChain()) > 0 {
+			r.Version = 2
+		}
+	}
 	if side.EditRecord != nil {
 		side.EditRecord(r)
 	}
@@ -196,6 +258,9 @@ func (s *Scenario) evidence(side *Side, request, response *evidencepb.Seal) (pro
 	root := log.root(9)
 	text := checkpointText(side.Origin, 9, root)
 	lines := logLine(side.Origin, text, NewKey(side.LogKey))
+	if side.Second != "" {
+		lines += secondLine(side.Origin, side.Origin, 9, root, NewKey(side.Second), Created+3)
+	}
 	note := text + "\n" + lines
 	if side.EditNote != nil {
 		note = side.EditNote(text, lines)
@@ -260,6 +325,9 @@ func (s *Scenario) cosign(b *Built, parts *proof.Parts) {
 	for _, w := range s.Signers {
 		lines += Cosign(w, text)
 	}
+	for _, w := range s.Seconds {
+		lines += secondLine(WitnessName(w), s.OriginText, b.events.size(), b.events.root(b.events.size()), NewKey("mldsa44/"+w+"/witness"), Created+8)
+	}
 	b.Note = text + "\n" + lines
 	if s.EditNote != nil {
 		b.Note = s.EditNote(text, lines)
@@ -272,6 +340,14 @@ func (s *Scenario) facts(b *Built) []proof.Fact {
 	keys := []string{"member/" + Consumer, "member/" + Provider, "key/" + NewKey(s.RequestKey).Hex(), "key/" + NewKey(s.ResponseKey).Hex()}
 	for _, side := range s.Sides {
 		keys = append(keys, "key/"+NewKey(side.LogKey).Hex())
+		if side.Second != "" {
+			keys = append(keys, "key/"+NewKey(side.Second).Hex())
+		}
+	}
+	for _, second := range []string{s.RequestSecond, s.ResponseSecond} {
+		if second != "" {
+			keys = append(keys, "key/"+NewKey(second).Hex())
+		}
 	}
 	if s.Right != "" {
 		keys = append(keys, "right/"+s.Right)

@@ -20,21 +20,36 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"strings"
+
+	"filippo.io/mldsa" // another implementation than the verifier's
 
 	"github.com/civibus/civibus"
+	verifier "github.com/civibus/civibus/internal/mldsa"
 )
 
 // Key is a key pair that its name determines.
 type Key struct {
 	civibus.PublicKey
 	private crypto.Signer
+	second  *mldsa.PrivateKey
 }
 
 // NewKey returns the Ed25519 key of a name, or for a name that begins with
-// "p256/" the ECDSA P-256 key.
+// "p256/", "mldsa44/", "mldsa65/" or "mldsa87/" the key of that algorithm.
 func NewKey(name string) *Key {
 	seed := sha256.Sum256([]byte("civibus receipt vectors/" + name))
 	k := new(Key)
+	if set, algorithm, ok := mldsaOf(name); ok {
+		private, err := mldsa.NewPrivateKey(set, seed[:])
+		must(err)
+		encoded, err := verifier.NewPublicKey(algorithm, private.PublicKey().Bytes())
+		must(err)
+		k.second = private
+		k.PublicKey, err = civibus.NewPublicKey(encoded)
+		must(err)
+		return k
+	}
 	if len(name) > 5 && name[:5] == "p256/" {
 		private, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), seed[:])
 		must(err)
@@ -48,14 +63,34 @@ func NewKey(name string) *Key {
 	return k
 }
 
+func mldsaOf(name string) (*mldsa.Parameters, civibus.Algorithm, bool) {
+	switch prefix, _, _ := strings.Cut(name, "/"); prefix {
+	case "mldsa44":
+		return mldsa.MLDSA44(), civibus.MLDSA44, true
+	case "mldsa65":
+		return mldsa.MLDSA65(), civibus.MLDSA65, true
+	case "mldsa87":
+		return mldsa.MLDSA87(), civibus.MLDSA87, true
+	}
+	return nil, "", false
+}
+
+// RawSecond returns the encoding of an ML-DSA public key.
+func (k *Key) RawSecond() []byte { return k.second.PublicKey().Bytes() }
+
 // Raw returns the 32 bytes of an Ed25519 public key.
 func (k *Key) Raw() ed25519.PublicKey { return k.Key.(ed25519.PublicKey) }
 
 // Hex returns the key id in text.
 func (k *Key) Hex() string { return hex.EncodeToString(k.ID[:]) }
 
-// Sign signs deterministically (RFC 8032, RFC 6979).
+// Sign signs deterministically (RFC 8032, RFC 6979, FIPS 204).
 func (k *Key) Sign(message []byte) []byte {
+	if k.second != nil {
+		sig, err := k.second.SignDeterministic(message, nil)
+		must(err)
+		return sig
+	}
 	if k.Algorithm == civibus.Ed25519 {
 		sig, err := k.private.Sign(nil, message, crypto.Hash(0))
 		must(err)

@@ -37,6 +37,7 @@ type Side struct {
 	Owner    string
 	Origin   string // of its evidence log
 	LogKey   string // name of the key that signs its checkpoints
+	Second   string // name of the ML-DSA-44 key that signs them besides
 	Decision uint64
 	Anchor   uint64 // height of the anchor event
 
@@ -60,12 +61,17 @@ type Scenario struct {
 	Status                  uint32
 	Request, Response       []byte // bodies
 	RequestKey, ResponseKey string
+	RequestSecond           string // name of the key of the second signature
+	ResponseSecond          string
+	RequestChain            proof.Chain
+	ResponseChain           proof.Chain
 	NoRequest, NoResponse   bool
 	Streamed                bool // both messages
 	Head                    bool // the request's seal is that of its head
 	Cut                     bool // the response's seal is that of its head
 
 	Signers []string // witnesses that cosign, in order
+	Seconds []string // witnesses that cosign with ML-DSA-44 besides
 	Trusted []string // witnesses of the policy
 	Need    int
 
@@ -74,9 +80,11 @@ type Scenario struct {
 	EditParams   func(which, params string) string
 	EditBlock    func(*registrypb.Event)
 	EditNote     func(text, lines string) string
+	EditSecond   func(which string, base []byte) []byte // what the second signature is over
 	EditSigned   func(which string, base []byte) []byte // what is signed, where it is not the recorded base
 	EditFacts    func(b *Built, facts []proof.Fact) []proof.Fact
 	EditReceipt  func(b *Built, r *proof.Receipt)
+	EditVersion  func(second bool) bool
 	EditFile     func(string) string
 	EditPolicy   func(string) string
 	FactKeys     []string // facts besides those of members, keys and right
@@ -144,8 +152,15 @@ func (s *Scenario) AddKey(name, member string, purpose registrypb.Purpose, activ
 	k := NewKey(name)
 	r := &registrypb.Key{Id: k.ID[:], Member: member, Purpose: purpose, Algorithm: registrypb.Algorithm_ALGORITHM_ED25519,
 		Spki: k.SPKI, ActivateHeight: activate, RevokeHeight: revoke}
-	if strings.HasPrefix(name, "p256/") {
+	switch prefix, _, _ := strings.Cut(name, "/"); prefix {
+	case "p256":
 		r.Algorithm = registrypb.Algorithm_ALGORITHM_ECDSA_P256_SHA256
+	case "mldsa44":
+		r.Algorithm = registrypb.Algorithm_ALGORITHM_ML_DSA_44
+	case "mldsa65":
+		r.Algorithm = registrypb.Algorithm_ALGORITHM_ML_DSA_65
+	case "mldsa87":
+		r.Algorithm = registrypb.Algorithm_ALGORITHM_ML_DSA_87
 	}
 	if revoke != 0 {
 		r.Reason = registrypb.RevocationReason_REVOCATION_REASON_ROTATED

@@ -154,6 +154,20 @@ func logLine(name, text string, k *Key) string {
 	return signatureLine(name, 1, k.Raw(), k.Sign([]byte(text)))
 }
 
+// secondLine cosigns a checkpoint with an ML-DSA-44 key at a time.
+func secondLine(name, origin string, size uint64, root [32]byte, k *Key, time uint64) string {
+	var m bytes.Buffer
+	m.WriteString("subtree/v1\n\x00")
+	m.WriteByte(byte(len(name)))
+	m.WriteString(name)
+	must(binary.Write(&m, binary.BigEndian, time))
+	m.WriteByte(byte(len(origin)))
+	m.WriteString(origin)
+	must(binary.Write(&m, binary.BigEndian, [2]uint64{0, size}))
+	m.Write(root[:])
+	return signatureLine(name, 6, k.RawSecond(), append(binary.BigEndian.AppendUint64(nil, time), k.Sign(m.Bytes())...))
+}
+
 // cosignLine cosigns a checkpoint's text as a witness at a time.
 func cosignLine(name, text string, k *Key, time uint64) string {
 	message := "cosignature/v1\ntime " + strconv.FormatUint(time, 10) + "\n" + text

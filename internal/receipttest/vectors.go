@@ -29,7 +29,7 @@ func (v Vector) Build() *Built {
 // Vectors returns all vectors: valid ones, then tampered ones in the order of
 // the steps that find them.
 func Vectors() []Vector {
-	return slices.Concat(validVectors(), fileVectors(), registryVectors(), evidenceVectors(), requestVectors(), responseVectors(), rightVectors())
+	return slices.Concat(validVectors(), fileVectors(), registryVectors(), evidenceVectors(), requestVectors(), responseVectors(), rightVectors(), secondVectors(), chainVectors())
 }
 
 func both(s *Scenario) { s.Sides = []*Side{s.ConsumerSide(), s.ProviderSide()} }

@@ -74,7 +74,7 @@ func fileVectors() []Vector {
 		}},
 		{"base64_malformed-line_break", proof.Base64Malformed, "a line break inside the record", edit(`"record": "CAEQ`, `"record": "CAEQ\n`)},
 		{"base64_malformed-no_padding", proof.Base64Malformed, "the salt without padding", edit(`==",`, `",`)},
-		{"format_unknown", proof.FormatUnknown, "another format version", edit("civibus-receipt/v1", "civibus-receipt/v2")},
+		{"format_unknown", proof.FormatUnknown, "another format version", edit("civibus-receipt/v1", "civibus-receipt/v9")},
 
 		{"policy_malformed-same_key_twice", proof.PolicyMalformed, "one witness under two names: its word would count twice", policyText("group ledger 3 ", "witness twin "+twice+"\ngroup ledger 3 twin ")},
 		{"policy_malformed-member_twice", proof.PolicyMalformed, "a group with one witness twice", policyText("group ledger 3 GOV-1001", "group ledger 3 GOV-1001 GOV-1001")},

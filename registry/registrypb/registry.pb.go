@@ -300,6 +300,56 @@ func (ServiceType) EnumDescriptor() ([]byte, []int) {
 	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{4}
 }
 
+// SecondSeals says whether every seal needs a second, ML-DSA signature.
+type SecondSeals int32
+
+const (
+	SecondSeals_SECOND_SEALS_UNSPECIFIED SecondSeals = 0 // as it is
+	SecondSeals_SECOND_SEALS_REQUIRED    SecondSeals = 1
+	SecondSeals_SECOND_SEALS_OPTIONAL    SecondSeals = 2
+)
+
+// Enum value maps for SecondSeals.
+var (
+	SecondSeals_name = map[int32]string{
+		0: "SECOND_SEALS_UNSPECIFIED",
+		1: "SECOND_SEALS_REQUIRED",
+		2: "SECOND_SEALS_OPTIONAL",
+	}
+	SecondSeals_value = map[string]int32{
+		"SECOND_SEALS_UNSPECIFIED": 0,
+		"SECOND_SEALS_REQUIRED":    1,
+		"SECOND_SEALS_OPTIONAL":    2,
+	}
+)
+
+func (x SecondSeals) Enum() *SecondSeals {
+	p := new(SecondSeals)
+	*p = x
+	return p
+}
+
+func (x SecondSeals) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SecondSeals) Descriptor() protoreflect.EnumDescriptor {
+	return file_registry_registrypb_registry_proto_enumTypes[5].Descriptor()
+}
+
+func (SecondSeals) Type() protoreflect.EnumType {
+	return &file_registry_registrypb_registry_proto_enumTypes[5]
+}
+
+func (x SecondSeals) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SecondSeals.Descriptor instead.
+func (SecondSeals) EnumDescriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{5}
+}
+
 type NodeRole int32
 
 const (
@@ -333,11 +383,11 @@ func (x NodeRole) String() string {
 }
 
 func (NodeRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[5].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[6].Descriptor()
 }
 
 func (NodeRole) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[5]
+	return &file_registry_registrypb_registry_proto_enumTypes[6]
 }
 
 func (x NodeRole) Number() protoreflect.EnumNumber {
@@ -346,7 +396,7 @@ func (x NodeRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeRole.Descriptor instead.
 func (NodeRole) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{5}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{6}
 }
 
 type ProposalStatus int32
@@ -394,11 +444,11 @@ func (x ProposalStatus) String() string {
 }
 
 func (ProposalStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[6].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[7].Descriptor()
 }
 
 func (ProposalStatus) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[6]
+	return &file_registry_registrypb_registry_proto_enumTypes[7]
 }
 
 func (x ProposalStatus) Number() protoreflect.EnumNumber {
@@ -407,7 +457,7 @@ func (x ProposalStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProposalStatus.Descriptor instead.
 func (ProposalStatus) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{6}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{7}
 }
 
 type UpgradeStatus int32
@@ -446,11 +496,11 @@ func (x UpgradeStatus) String() string {
 }
 
 func (UpgradeStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[7].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[8].Descriptor()
 }
 
 func (UpgradeStatus) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[7]
+	return &file_registry_registrypb_registry_proto_enumTypes[8]
 }
 
 func (x UpgradeStatus) Number() protoreflect.EnumNumber {
@@ -459,7 +509,7 @@ func (x UpgradeStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpgradeStatus.Descriptor instead.
 func (UpgradeStatus) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{7}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{8}
 }
 
 // Envelope is what is submitted to the ledger: the exact bytes of a Tx and one
@@ -2858,6 +2908,7 @@ type SetParams struct {
 	MaxOpenProposals uint32                 `protobuf:"varint,4,opt,name=max_open_proposals,json=maxOpenProposals,proto3" json:"max_open_proposals,omitempty"`
 	BlockShare       uint32                 `protobuf:"varint,5,opt,name=block_share,json=blockShare,proto3" json:"block_share,omitempty"`
 	MemberQuota      uint64                 `protobuf:"varint,6,opt,name=member_quota,json=memberQuota,proto3" json:"member_quota,omitempty"`
+	SecondSeals      SecondSeals            `protobuf:"varint,7,opt,name=second_seals,json=secondSeals,proto3,enum=civibus.registry.v1.SecondSeals" json:"second_seals,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -2932,6 +2983,13 @@ func (x *SetParams) GetMemberQuota() uint64 {
 		return x.MemberQuota
 	}
 	return 0
+}
+
+func (x *SetParams) GetSecondSeals() SecondSeals {
+	if x != nil {
+		return x.SecondSeals
+	}
+	return SecondSeals_SECOND_SEALS_UNSPECIFIED
 }
 
 type Registrars struct {
@@ -4669,6 +4727,7 @@ type Params struct {
 	BlockShare       uint32  `protobuf:"varint,8,opt,name=block_share,json=blockShare,proto3" json:"block_share,omitempty"`                     // of a block for one member while others wait, per mille
 	MemberQuota      uint64  `protobuf:"varint,9,opt,name=member_quota,json=memberQuota,proto3" json:"member_quota,omitempty"`                  // records of a member and its descendants
 	MlDsaValidators  bool    `protobuf:"varint,10,opt,name=ml_dsa_validators,json=mlDsaValidators,proto3" json:"ml_dsa_validators,omitempty"`   // validator keys may be ML-DSA-65
+	SecondSeals      bool    `protobuf:"varint,11,opt,name=second_seals,json=secondSeals,proto3" json:"second_seals,omitempty"`                 // every seal has a second, ML-DSA signature
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -4769,6 +4828,13 @@ func (x *Params) GetMemberQuota() uint64 {
 func (x *Params) GetMlDsaValidators() bool {
 	if x != nil {
 		return x.MlDsaValidators
+	}
+	return false
+}
+
+func (x *Params) GetSecondSeals() bool {
+	if x != nil {
+		return x.SecondSeals
 	}
 	return false
 }
@@ -6432,7 +6498,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"validators\"=\n" +
 	"\x0eValidatorPower\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\x14\n" +
-	"\x05power\x18\x02 \x01(\x04R\x05power\"\x91\x02\n" +
+	"\x05power\x18\x02 \x01(\x04R\x05power\"\xd6\x02\n" +
 	"\tSetParams\x12?\n" +
 	"\n" +
 	"registrars\x18\x01 \x01(\v2\x1f.civibus.registry.v1.RegistrarsR\n" +
@@ -6443,7 +6509,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x12max_open_proposals\x18\x04 \x01(\rR\x10maxOpenProposals\x12\x1f\n" +
 	"\vblock_share\x18\x05 \x01(\rR\n" +
 	"blockShare\x12!\n" +
-	"\fmember_quota\x18\x06 \x01(\x04R\vmemberQuota\"&\n" +
+	"\fmember_quota\x18\x06 \x01(\x04R\vmemberQuota\x12C\n" +
+	"\fsecond_seals\x18\a \x01(\x0e2 .civibus.registry.v1.SecondSealsR\vsecondSeals\"&\n" +
 	"\n" +
 	"Registrars\x12\x18\n" +
 	"\amembers\x18\x01 \x03(\tR\amembers\"w\n" +
@@ -6563,7 +6630,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"<\n" +
 	"\bSequence\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\x04R\x04last\x12\x1c\n" +
-	"\tnotarised\x18\x02 \x01(\x04R\tnotarised\"\xec\x02\n" +
+	"\tnotarised\x18\x02 \x01(\x04R\tnotarised\"\x8f\x03\n" +
 	"\x06Params\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x19\n" +
 	"\bchain_id\x18\x02 \x01(\tR\achainId\x12\x1e\n" +
@@ -6579,7 +6646,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"blockShare\x12!\n" +
 	"\fmember_quota\x18\t \x01(\x04R\vmemberQuota\x12*\n" +
 	"\x11ml_dsa_validators\x18\n" +
-	" \x01(\bR\x0fmlDsaValidators\"5\n" +
+	" \x01(\bR\x0fmlDsaValidators\x12!\n" +
+	"\fsecond_seals\x18\v \x01(\bR\vsecondSeals\"5\n" +
 	"\x05Votes\x12\x16\n" +
 	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
 	"\x05votes\x18\x02 \x01(\rR\x05votes\"h\n" +
@@ -6729,7 +6797,11 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x18SERVICE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SERVICE_TYPE_REST\x10\x01\x12\x19\n" +
 	"\x15SERVICE_TYPE_OPENAPI3\x10\x02\x12\x15\n" +
-	"\x11SERVICE_TYPE_WSDL\x10\x03*V\n" +
+	"\x11SERVICE_TYPE_WSDL\x10\x03*a\n" +
+	"\vSecondSeals\x12\x1c\n" +
+	"\x18SECOND_SEALS_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15SECOND_SEALS_REQUIRED\x10\x01\x12\x19\n" +
+	"\x15SECOND_SEALS_OPTIONAL\x10\x02*V\n" +
 	"\bNodeRole\x12\x19\n" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13NODE_ROLE_VALIDATOR\x10\x01\x12\x16\n" +
@@ -6760,7 +6832,7 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registrypb_registry_proto_rawDescData
 }
 
-var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
+var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
 var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
@@ -6768,201 +6840,203 @@ var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Algorithm)(0),             // 2: civibus.registry.v1.Algorithm
 	(RevocationReason)(0),      // 3: civibus.registry.v1.RevocationReason
 	(ServiceType)(0),           // 4: civibus.registry.v1.ServiceType
-	(NodeRole)(0),              // 5: civibus.registry.v1.NodeRole
-	(ProposalStatus)(0),        // 6: civibus.registry.v1.ProposalStatus
-	(UpgradeStatus)(0),         // 7: civibus.registry.v1.UpgradeStatus
-	(*Envelope)(nil),           // 8: civibus.registry.v1.Envelope
-	(*Tx)(nil),                 // 9: civibus.registry.v1.Tx
-	(*SetMember)(nil),          // 10: civibus.registry.v1.SetMember
-	(*Gateway)(nil),            // 11: civibus.registry.v1.Gateway
-	(*SetMemberStatus)(nil),    // 12: civibus.registry.v1.SetMemberStatus
-	(*AddKey)(nil),             // 13: civibus.registry.v1.AddKey
-	(*RevokeKey)(nil),          // 14: civibus.registry.v1.RevokeKey
-	(*SetSubsystem)(nil),       // 15: civibus.registry.v1.SetSubsystem
-	(*SetSubsystemStatus)(nil), // 16: civibus.registry.v1.SetSubsystemStatus
-	(*Endpoint)(nil),           // 17: civibus.registry.v1.Endpoint
-	(*SetService)(nil),         // 18: civibus.registry.v1.SetService
-	(*SetServiceStatus)(nil),   // 19: civibus.registry.v1.SetServiceStatus
-	(*RateLimit)(nil),          // 20: civibus.registry.v1.RateLimit
-	(*GrantRight)(nil),         // 21: civibus.registry.v1.GrantRight
-	(*SetRightStatus)(nil),     // 22: civibus.registry.v1.SetRightStatus
-	(*SetGroup)(nil),           // 23: civibus.registry.v1.SetGroup
-	(*SetGroupMember)(nil),     // 24: civibus.registry.v1.SetGroupMember
-	(*AnchorLog)(nil),          // 25: civibus.registry.v1.AnchorLog
-	(*Notarise)(nil),           // 26: civibus.registry.v1.Notarise
-	(*Propose)(nil),            // 27: civibus.registry.v1.Propose
-	(*Change)(nil),             // 28: civibus.registry.v1.Change
-	(*AdmitMember)(nil),        // 29: civibus.registry.v1.AdmitMember
-	(*NewKey)(nil),             // 30: civibus.registry.v1.NewKey
-	(*SuspendMember)(nil),      // 31: civibus.registry.v1.SuspendMember
-	(*ReinstateMember)(nil),    // 32: civibus.registry.v1.ReinstateMember
-	(*RemoveMember)(nil),       // 33: civibus.registry.v1.RemoveMember
-	(*SetVotes)(nil),           // 34: civibus.registry.v1.SetVotes
-	(*SetValidators)(nil),      // 35: civibus.registry.v1.SetValidators
-	(*ValidatorPower)(nil),     // 36: civibus.registry.v1.ValidatorPower
-	(*SetParams)(nil),          // 37: civibus.registry.v1.SetParams
-	(*Registrars)(nil),         // 38: civibus.registry.v1.Registrars
-	(*Rule)(nil),               // 39: civibus.registry.v1.Rule
-	(*PlanUpgrade)(nil),        // 40: civibus.registry.v1.PlanUpgrade
-	(*CancelUpgrade)(nil),      // 41: civibus.registry.v1.CancelUpgrade
-	(*RevokeKeyEmergency)(nil), // 42: civibus.registry.v1.RevokeKeyEmergency
-	(*RecoverMember)(nil),      // 43: civibus.registry.v1.RecoverMember
-	(*CastVote)(nil),           // 44: civibus.registry.v1.CastVote
-	(*WithdrawProposal)(nil),   // 45: civibus.registry.v1.WithdrawProposal
-	(*Delegate)(nil),           // 46: civibus.registry.v1.Delegate
-	(*RevokeDelegation)(nil),   // 47: civibus.registry.v1.RevokeDelegation
-	(*NodeAddress)(nil),        // 48: civibus.registry.v1.NodeAddress
-	(*SetNodes)(nil),           // 49: civibus.registry.v1.SetNodes
-	(*MoveVotingPower)(nil),    // 50: civibus.registry.v1.MoveVotingPower
-	(*Leave)(nil),              // 51: civibus.registry.v1.Leave
-	(*SetHost)(nil),            // 52: civibus.registry.v1.SetHost
-	(*AcceptHost)(nil),         // 53: civibus.registry.v1.AcceptHost
-	(*SetChain)(nil),           // 54: civibus.registry.v1.SetChain
-	(*Period)(nil),             // 55: civibus.registry.v1.Period
-	(*Member)(nil),             // 56: civibus.registry.v1.Member
-	(*Key)(nil),                // 57: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 58: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 59: civibus.registry.v1.Service
-	(*Right)(nil),              // 60: civibus.registry.v1.Right
-	(*Group)(nil),              // 61: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 62: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 63: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 64: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 65: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 66: civibus.registry.v1.Params
-	(*Votes)(nil),              // 67: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 68: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 69: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 70: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 71: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 72: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 73: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 74: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 75: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 76: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 77: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 78: civibus.registry.v1.Misbehaviour
-	(*Chain)(nil),              // 79: civibus.registry.v1.Chain
-	(*Event)(nil),              // 80: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 81: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 82: civibus.registry.v1.StateProof
+	(SecondSeals)(0),           // 5: civibus.registry.v1.SecondSeals
+	(NodeRole)(0),              // 6: civibus.registry.v1.NodeRole
+	(ProposalStatus)(0),        // 7: civibus.registry.v1.ProposalStatus
+	(UpgradeStatus)(0),         // 8: civibus.registry.v1.UpgradeStatus
+	(*Envelope)(nil),           // 9: civibus.registry.v1.Envelope
+	(*Tx)(nil),                 // 10: civibus.registry.v1.Tx
+	(*SetMember)(nil),          // 11: civibus.registry.v1.SetMember
+	(*Gateway)(nil),            // 12: civibus.registry.v1.Gateway
+	(*SetMemberStatus)(nil),    // 13: civibus.registry.v1.SetMemberStatus
+	(*AddKey)(nil),             // 14: civibus.registry.v1.AddKey
+	(*RevokeKey)(nil),          // 15: civibus.registry.v1.RevokeKey
+	(*SetSubsystem)(nil),       // 16: civibus.registry.v1.SetSubsystem
+	(*SetSubsystemStatus)(nil), // 17: civibus.registry.v1.SetSubsystemStatus
+	(*Endpoint)(nil),           // 18: civibus.registry.v1.Endpoint
+	(*SetService)(nil),         // 19: civibus.registry.v1.SetService
+	(*SetServiceStatus)(nil),   // 20: civibus.registry.v1.SetServiceStatus
+	(*RateLimit)(nil),          // 21: civibus.registry.v1.RateLimit
+	(*GrantRight)(nil),         // 22: civibus.registry.v1.GrantRight
+	(*SetRightStatus)(nil),     // 23: civibus.registry.v1.SetRightStatus
+	(*SetGroup)(nil),           // 24: civibus.registry.v1.SetGroup
+	(*SetGroupMember)(nil),     // 25: civibus.registry.v1.SetGroupMember
+	(*AnchorLog)(nil),          // 26: civibus.registry.v1.AnchorLog
+	(*Notarise)(nil),           // 27: civibus.registry.v1.Notarise
+	(*Propose)(nil),            // 28: civibus.registry.v1.Propose
+	(*Change)(nil),             // 29: civibus.registry.v1.Change
+	(*AdmitMember)(nil),        // 30: civibus.registry.v1.AdmitMember
+	(*NewKey)(nil),             // 31: civibus.registry.v1.NewKey
+	(*SuspendMember)(nil),      // 32: civibus.registry.v1.SuspendMember
+	(*ReinstateMember)(nil),    // 33: civibus.registry.v1.ReinstateMember
+	(*RemoveMember)(nil),       // 34: civibus.registry.v1.RemoveMember
+	(*SetVotes)(nil),           // 35: civibus.registry.v1.SetVotes
+	(*SetValidators)(nil),      // 36: civibus.registry.v1.SetValidators
+	(*ValidatorPower)(nil),     // 37: civibus.registry.v1.ValidatorPower
+	(*SetParams)(nil),          // 38: civibus.registry.v1.SetParams
+	(*Registrars)(nil),         // 39: civibus.registry.v1.Registrars
+	(*Rule)(nil),               // 40: civibus.registry.v1.Rule
+	(*PlanUpgrade)(nil),        // 41: civibus.registry.v1.PlanUpgrade
+	(*CancelUpgrade)(nil),      // 42: civibus.registry.v1.CancelUpgrade
+	(*RevokeKeyEmergency)(nil), // 43: civibus.registry.v1.RevokeKeyEmergency
+	(*RecoverMember)(nil),      // 44: civibus.registry.v1.RecoverMember
+	(*CastVote)(nil),           // 45: civibus.registry.v1.CastVote
+	(*WithdrawProposal)(nil),   // 46: civibus.registry.v1.WithdrawProposal
+	(*Delegate)(nil),           // 47: civibus.registry.v1.Delegate
+	(*RevokeDelegation)(nil),   // 48: civibus.registry.v1.RevokeDelegation
+	(*NodeAddress)(nil),        // 49: civibus.registry.v1.NodeAddress
+	(*SetNodes)(nil),           // 50: civibus.registry.v1.SetNodes
+	(*MoveVotingPower)(nil),    // 51: civibus.registry.v1.MoveVotingPower
+	(*Leave)(nil),              // 52: civibus.registry.v1.Leave
+	(*SetHost)(nil),            // 53: civibus.registry.v1.SetHost
+	(*AcceptHost)(nil),         // 54: civibus.registry.v1.AcceptHost
+	(*SetChain)(nil),           // 55: civibus.registry.v1.SetChain
+	(*Period)(nil),             // 56: civibus.registry.v1.Period
+	(*Member)(nil),             // 57: civibus.registry.v1.Member
+	(*Key)(nil),                // 58: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 59: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 60: civibus.registry.v1.Service
+	(*Right)(nil),              // 61: civibus.registry.v1.Right
+	(*Group)(nil),              // 62: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 63: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 64: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 65: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 66: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 67: civibus.registry.v1.Params
+	(*Votes)(nil),              // 68: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 69: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 70: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 71: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 72: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 73: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 74: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 75: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 76: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 77: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 78: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 79: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 80: civibus.registry.v1.Chain
+	(*Event)(nil),              // 81: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 82: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 83: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
-	10,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
-	12,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
-	13,  // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
-	14,  // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
-	15,  // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
-	16,  // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
-	18,  // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
-	19,  // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
-	21,  // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
-	22,  // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
-	23,  // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
-	24,  // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	25,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
-	26,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
-	27,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
-	44,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
-	45,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
-	46,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
-	47,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
-	49,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
-	50,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
-	51,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
-	52,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
-	53,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
-	54,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
-	11,  // 25: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	11,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
+	13,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
+	14,  // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
+	15,  // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
+	16,  // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
+	17,  // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
+	19,  // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
+	20,  // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
+	22,  // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
+	23,  // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
+	24,  // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
+	25,  // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	26,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
+	27,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
+	28,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
+	45,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
+	46,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
+	47,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
+	48,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
+	50,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
+	51,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
+	52,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
+	53,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
+	54,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
+	55,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
+	12,  // 25: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
 	0,   // 26: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
 	1,   // 27: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
 	3,   // 28: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
 	0,   // 29: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
 	4,   // 30: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	17,  // 31: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	18,  // 31: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
 	0,   // 32: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	17,  // 33: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	20,  // 34: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	18,  // 33: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	21,  // 34: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
 	0,   // 35: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	28,  // 36: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
-	29,  // 37: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
-	31,  // 38: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
-	32,  // 39: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
-	33,  // 40: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
-	34,  // 41: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
-	35,  // 42: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
-	37,  // 43: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
-	23,  // 44: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
-	24,  // 45: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	40,  // 46: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
-	41,  // 47: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
-	42,  // 48: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	43,  // 49: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
-	11,  // 50: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	30,  // 51: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	48,  // 52: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	29,  // 36: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	30,  // 37: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	32,  // 38: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	33,  // 39: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	34,  // 40: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	35,  // 41: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	36,  // 42: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	38,  // 43: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	24,  // 44: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	25,  // 45: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	41,  // 46: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	42,  // 47: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	43,  // 48: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	44,  // 49: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
+	12,  // 50: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	31,  // 51: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	49,  // 52: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
 	1,   // 53: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	36,  // 54: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	38,  // 55: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	39,  // 56: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	36,  // 57: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 58: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	30,  // 59: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
-	5,   // 60: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	48,  // 61: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	11,  // 62: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 63: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	55,  // 64: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 65: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 66: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 67: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 68: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	55,  // 69: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 70: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	17,  // 71: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 72: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	55,  // 73: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	21,  // 74: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 75: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	55,  // 76: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	55,  // 77: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	39,  // 78: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	48,  // 79: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	28,  // 80: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	39,  // 81: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	6,   // 82: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	71,  // 83: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	73,  // 84: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	55,  // 85: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	76,  // 86: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	7,   // 87: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	36,  // 88: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	56,  // 89: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	57,  // 90: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	58,  // 91: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	59,  // 92: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	60,  // 93: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	61,  // 94: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	62,  // 95: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	63,  // 96: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	64,  // 97: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	66,  // 98: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	68,  // 99: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	69,  // 100: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	67,  // 101: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	70,  // 102: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	72,  // 103: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	74,  // 104: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	75,  // 105: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	77,  // 106: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	78,  // 107: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	79,  // 108: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	81,  // 109: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	110, // [110:110] is the sub-list for method output_type
-	110, // [110:110] is the sub-list for method input_type
-	110, // [110:110] is the sub-list for extension type_name
-	110, // [110:110] is the sub-list for extension extendee
-	0,   // [0:110] is the sub-list for field type_name
+	37,  // 54: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	39,  // 55: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	40,  // 56: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	5,   // 57: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
+	37,  // 58: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 59: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	31,  // 60: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	6,   // 61: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	49,  // 62: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	12,  // 63: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 64: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	56,  // 65: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 66: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 67: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 68: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 69: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	56,  // 70: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 71: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	18,  // 72: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 73: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	56,  // 74: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	22,  // 75: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 76: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	56,  // 77: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	56,  // 78: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	40,  // 79: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	49,  // 80: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	29,  // 81: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	40,  // 82: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	7,   // 83: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	72,  // 84: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	74,  // 85: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	56,  // 86: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	77,  // 87: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	8,   // 88: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	37,  // 89: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	57,  // 90: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	58,  // 91: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	59,  // 92: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	60,  // 93: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	61,  // 94: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	62,  // 95: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	63,  // 96: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	64,  // 97: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	65,  // 98: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	67,  // 99: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	69,  // 100: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	70,  // 101: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	68,  // 102: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	71,  // 103: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	73,  // 104: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	75,  // 105: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	76,  // 106: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	78,  // 107: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	79,  // 108: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	80,  // 109: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	82,  // 110: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	111, // [111:111] is the sub-list for method output_type
+	111, // [111:111] is the sub-list for method input_type
+	111, // [111:111] is the sub-list for extension type_name
+	111, // [111:111] is the sub-list for extension extendee
+	0,   // [0:111] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -7044,7 +7118,7 @@ func file_registry_registrypb_registry_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
-			NumEnums:      8,
+			NumEnums:      9,
 			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -10,7 +10,9 @@ import json
 import re
 
 import ed25519
+import mldsa
 import p256
+import x509
 
 U64 = 1 << 64
 
@@ -104,11 +106,25 @@ SPKI_ED25519 = bytes.fromhex("302a300506032b6570032100")
 SPKI_P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 
 
-class PublicKey:
-    """A key of one of the two forms."""
+# RFC 9881: all of an ML-DSA key's DER but the key; registry number and name.
+SPKI_MLDSA = {
+    bytes.fromhex("30820532300b0609608648016503040311038205210" + "0"): (3, "ml-dsa-44", 1312),
+    bytes.fromhex("308207b2300b0609608648016503040312038207a10" + "0"): (4, "ml-dsa-65", 1952),
+    bytes.fromhex("30820a32300b060960864801650304031303820a210" + "0"): (5, "ml-dsa-87", 2592),
+}
 
-    def __init__(self, spki):
+
+class PublicKey:
+    """A key of one of the two forms; in receipts of version 2, also ML-DSA."""
+
+    def __init__(self, spki, second=False):
         self.id = sha256(spki)
+        if second and spki[:22] in SPKI_MLDSA:
+            self.algorithm, self.name, size = SPKI_MLDSA[spki[:22]]
+            self.raw = spki[22:]
+            if len(self.raw) != size:
+                raise Malformed("an ML-DSA key of another length")
+            return
         if len(spki) == 44 and spki.startswith(SPKI_ED25519):
             self.algorithm, self.name, self.raw = 1, "ed25519", spki[12:]
         elif len(spki) == 91 and spki.startswith(SPKI_P256):
@@ -120,9 +136,16 @@ class PublicKey:
             raise Malformed("a key of neither form")
 
     def verify(self, message, signature):
+        """A first signature; ML-DSA keys make none."""
+        if self.algorithm > 2:
+            return False
         if self.algorithm == 1:
             return ed25519.verify(self.raw, message, signature)
         return p256.verify(self.x, self.y, message, signature)
+
+
+    def verify_second(self, message, signature):
+        return self.algorithm in (3, 4) and mldsa.verify(self.name, self.raw, message, signature)
 
 
 # Section 3: the file.
@@ -160,11 +183,14 @@ def read_file(raw):
         need(isinstance(value, list) and least <= len(value) <= most, bad, "not a list of %d to %d" % (least, most))
         return value
 
-    version, exchange, registry, entries = obj(data, "format", "exchange", "registry", "entries")
-    need(string(version) == "civibus-receipt/v1", "format_unknown", version)
+    need(isinstance(data, dict), bad, "not an object")
+    version = string(data.get("format"))
+    need(version in ("civibus-receipt/v1", "civibus-receipt/v2"), "format_unknown", version)
+    second = version == "civibus-receipt/v2"
+    _, exchange, registry, entries, *chains = obj(data, "format", "exchange", "registry", "entries", *(["chains"] if second else []))
     need(1 <= len(string(exchange)) <= 128, bad, "exchange is empty or too long")
     block_event, block_proof, facts = obj(registry, "block_event", "block_proof", "facts")
-    out = {"exchange": exchange, "block_event": binary(block_event), "block_proof": string(block_proof), "facts": [], "entries": []}
+    out = {"exchange": exchange, "block_event": binary(block_event), "block_proof": string(block_proof), "facts": [], "entries": [], "second": second, "chains": {}}
     for fact in array(facts, 0, 64):
         key, value, proof = obj(fact, "key", "value", "proof")
         out["facts"].append((string(key), None if value is None else binary(value), binary(proof)))
@@ -173,6 +199,9 @@ def read_file(raw):
         e = {"record": binary(record), "salt": binary(salt), "proof": string(proof), "anchor_event": binary(event), "anchor_proof": string(anchor)}
         need(len(e["salt"]) == 16, bad, "the salt has not 16 bytes")
         out["entries"].append(e)
+    for chain in array(chains[0], 0, 4) if second else []:
+        chain = [binary(c) for c in array(chain, 1, 8)]
+        out["chains"].setdefault(sha256(*[sha256(c) for c in chain]), chain)
     return out
 
 
@@ -230,7 +259,8 @@ EVENT = fields(
     block_committed=(30, BLOCK, "oneof"),
     **{"other_%d" % n: (n, "bytes", "oneof") for n in (10, 11, 12, 13, 14, 15, 16, 18, 19)}
 )
-SEAL = fields(base=(1, "bytes"), signature=(2, "bytes"), key_id=(3, "bytes"))
+SECOND = fields(signature=(1, "bytes"), key_id=(2, "bytes"))
+SEAL = fields(base=(1, "bytes"), signature=(2, "bytes"), key_id=(3, "bytes"), second=(4, SECOND), chain=(5, "bytes"))
 BODY = fields(size=(1, "u64"), sha256=(2, "bytes"), archive=(3, "string"))
 RECORD = fields(
     version=(1, "u32"),
@@ -404,6 +434,16 @@ def cosignature(text, signature, public):
     return time if ed25519.verify(public, signed, signature[8:]) else None
 
 
+def cosignature_second(checkpoint, name, signature, public):
+    """The time of an ML-DSA-44 cosignature, or None if it does not verify."""
+    time, origin = int.from_bytes(signature[:8], "big"), checkpoint.origin.encode()
+    if len(signature) < 8 or not 1 <= time < 1 << 63 or len(name) > 255 or len(origin) > 255:
+        return None
+    signed = b"subtree/v1\n\0" + bytes([len(name)]) + name + time.to_bytes(8, "big") + bytes([len(origin)]) + origin
+    signed += bytes(8) + checkpoint.size.to_bytes(8, "big") + checkpoint.root
+    return time if mldsa.verify("ml-dsa-44", public, signed, signature[8:]) else None
+
+
 def check_state(root, key, value, proof):
     """One fact against a state root (5.4)."""
     bad = "fact_proof_malformed"
@@ -438,22 +478,35 @@ def check_state(root, key, value, proof):
 
 # Section 6: the policy.
 
+REQUIREMENTS = (b"second-log-signatures", b"second-seals", b"chains")
+
 
 class Policy:
     """Witnesses, groups and the quorum."""
 
     def __init__(self, raw):
         self.names, self.witnesses, self.quorum = {}, {}, None
-        self.members = set()
+        self.members, self.require, self.anchors = set(), set(), []
         try:
             self.read(raw)
         except Malformed as e:
             raise Failure("policy_malformed", str(e)) from None
 
     def read(self, raw):
-        if len(raw) > 65536 or any(c != 9 and c != 10 and (c < 0x20 or c == 0x7F) for c in raw):
+        if len(raw) > 1048576 or any(c != 9 and c != 10 and (c < 0x20 or c == 0x7F) for c in raw):
             raise Malformed("too large, or a control character")
+        certificate = None
         for line in raw.split(b"\n"):
+            if certificate is None and line == b"-----BEGIN CERTIFICATE-----":
+                certificate = b""
+                continue
+            if certificate is not None:
+                if line == b"-----END CERTIFICATE-----":
+                    self.anchor(certificate)
+                    certificate = None
+                else:
+                    certificate += line
+                continue
             words = line.replace(b"\t", b" ").split(b" ")
             words = [w for w in words if w]
             if not words or words[0].startswith(b"#"):
@@ -468,10 +521,18 @@ class Policy:
                 if words[1] not in self.names:
                     raise Malformed("the quorum is not defined")
                 self.quorum = words[1]
+            elif words[0] == b"require" and len(words) == 2 and words[1] in REQUIREMENTS and words[1] not in self.require:
+                self.require.add(words[1])
             else:
-                raise Malformed("not a witness, group or quorum line")
-        if self.quorum is None:
-            raise Malformed("no quorum line")
+                raise Malformed("not a witness, group, quorum or require line")
+        if self.quorum is None or certificate is not None:
+            raise Malformed("no quorum line, or a certificate that does not end")
+
+    def anchor(self, text):
+        try:
+            self.anchors.append(x509.Certificate(unbase64(text.decode("ascii"))))
+        except (UnicodeDecodeError, x509.Malformed) as e:
+            raise Malformed("a trust anchor: %s" % e) from None
 
     def define(self, name, value):
         if name == b"none" or name in self.names:
@@ -486,12 +547,12 @@ class Policy:
             raw = unbase64(parts[2].decode("ascii"))
         except UnicodeDecodeError:
             raise Malformed("not a vkey") from None
-        if len(raw) != 33 or raw[0] != 4 or key_hash(parts[0], 4, raw[1:]).hex().encode() != parts[1]:
+        if (len(raw), raw[0] if raw else 0) not in ((33, 4), (1313, 6)) or key_hash(parts[0], raw[0], raw[1:]).hex().encode() != parts[1]:
             raise Malformed("a vkey's type, length or hash is wrong")
-        if any(raw[1:] == public or parts[0] == key_name for key_name, public in self.witnesses.values()):
-            raise Malformed("two witnesses with one key or key name")
+        if any(raw[1:] == public or (parts[0], raw[0]) == (key_name, kind) for key_name, kind, public in self.witnesses.values()):
+            raise Malformed("two witnesses with one key, or key name and type")
         self.define(name, None)
-        self.witnesses[name] = (parts[0], raw[1:])
+        self.witnesses[name] = (parts[0], raw[0], raw[1:])
 
     def group(self, name, threshold, members):
         for m in members:
@@ -512,9 +573,12 @@ class Policy:
         """Witness name to time, of those who signed."""
         out = {}
         for name, key_id, signature in checkpoint.lines:
-            for label, (key_name, public) in self.witnesses.items():
-                if name == key_name and key_id == key_hash(key_name, 4, public):
-                    time = cosignature(checkpoint.text, signature, public)
+            for label, (key_name, kind, public) in self.witnesses.items():
+                if name == key_name and key_id == key_hash(key_name, kind, public):
+                    if kind == 6:
+                        time = cosignature_second(checkpoint, key_name, signature, public)
+                    else:
+                        time = cosignature(checkpoint.text, signature, public)
                     need(time is not None, "cosignature_invalid", name.decode())
                     out[label] = time
         return out
@@ -569,6 +633,18 @@ class Base:
 
     def get(self, name, *params):
         return self.values.get((name, frozenset(params)))
+
+    def second(self, raw, signature, key):
+        """The base of the second signature (7.4)."""
+        lines = raw[: raw.rindex(b"\n")]
+        identifiers = [COMPONENT.match(line).group(0) for line in lines.decode("latin-1").split("\n")]
+        name = '"signature"%s;key="%s"' % (";tr" if self.get("content-digest", "tr") is not None else "", self.params["tag"])
+        params = ";created=%d" % self.params["created"]
+        if isinstance(self.params.get("nonce"), str):
+            params += ';nonce="%s"' % self.params["nonce"]
+        params += ';keyid="%s";alg="%s";tag="civibus-pq"' % (key["id"].hex(), key["public"].name)
+        signed = '\n%s: :%s:\n"@signature-params": (%s)%s' % (name, base64.b64encode(signature).decode(), " ".join(identifiers + [name]), params)
+        return lines + signed.encode("latin-1")
 
     def either(self, name, *params):
         """The values with and without tr."""

@@ -27,6 +27,11 @@ def main():
     for vector in index:
         report = verify(read(vector["file"]), read(vector["policy"]))
         got, want = report.get("failure", ""), vector.get("failure", "")
+        summary = report.get("summary", {})
+        same = all(summary.get(name, []) == vector.get(name, []) for name in ("post_quantum", "findings"))
+        if report["valid"] and not same:
+            wrong += 1
+            print("%s: %s %s, not what the index says" % (vector["file"], summary["post_quantum"], summary["findings"]))
         if report["valid"] != vector["valid"] or got != want:
             wrong += 1
             print("%s: %s, the index says %s (%s)" % (vector["file"], got or "valid", want or "valid", report.get("detail")))

@@ -3,7 +3,14 @@
 
 import unittest
 
+import base64
+import hashlib
+import json
+import os
+
+import ecdsa
 import ed25519
+import mldsa
 import p256
 
 # RFC 8032, section 7.1: tests 1, 2 and 3 (public key, message, signature).
@@ -78,6 +85,47 @@ class P256(unittest.TestCase):
 
     def test_key_off_the_curve(self):
         self.assertFalse(p256.on_curve(RFC6979_KEY[0], RFC6979_KEY[1] ^ 1))
+
+
+class MLDSA(unittest.TestCase):
+    def test_c2sp(self):
+        """C2SP httpsig-pq v1.0.0."""
+        here = os.path.dirname(os.path.abspath(__file__))
+        with open(os.path.join(here, "../../internal/mldsa/testdata/httpsig-pq.json"), "rb") as f:
+            vectors = json.load(f)["vectors"]
+        self.assertEqual(len(vectors), 3)
+        for v in vectors:
+            name, public = v["algorithm"], base64.b64decode(v["public_key_base64"])
+            message, signature = base64.b64decode(v["signature_base_base64"]), base64.b64decode(v["deterministic_signature_base64"])
+            p = mldsa.SETS[name]
+            self.assertTrue(mldsa.verify(name, public, message, signature))
+            self.assertFalse(mldsa.verify(name, public, message + b"x", signature))
+            for i in (0, p.challenge, len(signature) - p.k - 1, len(signature) - 1):
+                forged = bytearray(signature)
+                forged[i] ^= 1
+                self.assertFalse(mldsa.verify(name, public, message, bytes(forged)))
+            self.assertFalse(mldsa.verify(name, public, message, signature[:-1]))
+            self.assertFalse(mldsa.verify(name, public[:-1] + bytes([public[-1] ^ 1]), message, signature))
+
+
+class ECDSA(unittest.TestCase):
+    def test_rfc6979(self):
+        """P-256 as above, and section A.2.6: P-384 with SHA-384."""
+        x, y = RFC6979_KEY
+        point = b"\x04" + x.to_bytes(32, "big") + y.to_bytes(32, "big")
+        for message, r, s in RFC6979:
+            digest = hashlib.sha256(message).digest()
+            self.assertTrue(ecdsa.P256.verify(point, digest, int(r, 16), int(s, 16)))
+            self.assertFalse(ecdsa.P256.verify(point, digest, int(r, 16), int(s, 16) ^ 1))
+        point = bytes.fromhex(
+            "04EC3A4E415B4E19A4568618029F427FA5DA9A8BC4AE92E02E06AAE5286B300C64DEF8F0EA9055866064A254515480BC13"
+            "8015D9B72D7D57244EA8EF9AC0C621896708A59367F9DFB9F54CA84B3F1C9DB1288B231C3AE0D4FE7344FD2533264720"
+        )
+        r = 0x94EDBB92A5ECB8AAD4736E56C691916B3F88140666CE9FA73D64C4EA95AD133C81A648152E44ACF96E36DD1E80FABE46
+        s = 0x99EF4AEB15F178CEA1FE40DB2603138F130E740A19624526203B6351D0A3A94FA329C145786E679E7B82C71A38628AC8
+        digest = hashlib.sha384(b"sample").digest()
+        self.assertTrue(ecdsa.P384.verify(point, digest, r, s))
+        self.assertFalse(ecdsa.P384.verify(point, digest, r, s ^ 1))
 
 
 if __name__ == "__main__":

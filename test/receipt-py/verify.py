@@ -14,6 +14,7 @@ import re
 import sys
 from datetime import datetime, timedelta, timezone
 
+import x509
 from formats import (
     EVENT,
     GROUP_MEMBER,
@@ -30,6 +31,7 @@ from formats import (
     PublicKey,
     canonical,
     check_state,
+    cosignature_second,
     decode_part,
     identifier,
     key_hash,
@@ -83,6 +85,8 @@ class Verification:
             self.entries.append(entry)
             for name in ("record", "inclusion", "anchor", "evidence_checkpoint", "members", "request_seal", "response_seal", "right"):
                 self.step(name, getattr(entry, name))
+            if self.file["second"] or b"chains" in self.policy.require:
+                self.step("certificates", entry.certificates)
         self.step("both_sides", self.both_sides)
 
     def step(self, name, check, *args):
@@ -104,7 +108,7 @@ class Verification:
         self.registry = Checkpoint(self.block_proof.checkpoint)
         origin = re.fullmatch(r"(civibus/[^/]+/)registry", self.registry.origin)
         need(origin, "registry_origin_invalid", self.registry.origin)
-        for name, _ in self.policy.witnesses.values():
+        for name, *_ in self.policy.witnesses.values():
             need(name.startswith(origin.group(1).encode()), "witness_of_another_ledger", name.decode("utf-8", "replace"))
         self.signed = self.policy.cosigners(self.registry)
         need(self.policy.satisfied(self.policy.quorum, self.signed), "quorum_not_reached", "%d witnesses cosigned" % len(self.signed))
@@ -140,7 +144,7 @@ class Verification:
         if kind == "key":
             own = record["id"].hex()
             try:
-                record["public"] = PublicKey(record["spki"])
+                record["public"] = PublicKey(record["spki"], self.file["second"])
             except Malformed as e:
                 raise Failure("fact_malformed", "%s: %s" % (key, e)) from None
             need(record["id"] == record["public"].id and record["algorithm"] == record["public"].algorithm, "fact_malformed", key)
@@ -153,14 +157,21 @@ class Verification:
         need(self.facts[key] is not None, "fact_absent", key)
         return self.facts[key]
 
-    def both_sides(self):  # 8.14
+    def both_sides(self):  # 8.15
         if len(self.entries) == 1:
             return
         a, b = (e.fields for e in self.entries)
-        for name in ("message_id", "client", "service", "outcome", "fault", "status", "request", "response"):
+        for name in ("message_id", "client", "service", "outcome", "fault", "status"):
             need(a[name] == b[name], "sides_disagree", name)
+        for name in ("request", "response"):
+            need(without_chain(a[name]) == without_chain(b[name]), "sides_disagree", name)
         for name in ("request_body", "response_body"):
             need(a[name] is None or b[name] is None or a[name]["size"] == b[name]["size"], "sides_disagree", name)
+
+
+def without_chain(seal):
+    """What both sides must have recorded of a seal."""
+    return seal and {name: value for name, value in seal.items() if name != "chain"}
 
 
 class Entry:
@@ -169,10 +180,13 @@ class Entry:
     def __init__(self, run, raw):
         self.run, self.raw = run, raw
         self.request = self.response = self.terms = None
+        self.seconds, self.findings = [], []
 
     def record(self):  # 8.6
         r = self.fields = decode(RECORD, self.raw["record"], "record_malformed")
-        need(r["version"] == 1, "record_version_unknown", str(r["version"]))
+        new = any(s is not None and (s["second"] is not None or s["chain"] != b"") for s in (r["request"], r["response"]))
+        need(not new or (self.run.file["second"] and r["version"] == 2), "record_malformed", "a seal has a field of version 2")
+        need(r["version"] == 1 or (r["version"] == 2 and self.run.file["second"]), "record_version_unknown", str(r["version"]))
         try:
             self.client = identifier(r["client"].encode(), 3, 4)
             self.service = identifier(r["service"].encode(), 5, 6)
@@ -187,6 +201,8 @@ class Entry:
             re.fullmatch(r"(?:[0-9a-f]{32})?", r["right_id"]),
             r["exchange_id"] != "",
             all(s is None or len(s["key_id"]) == 32 for s in (request, response)),
+            all(s is None or s["second"] is None or len(s["second"]["key_id"]) == 32 for s in (request, response)),
+            all(s is None or len(s["chain"]) in (0, 32) for s in (request, response)),
             all(b is None or len(b["sha256"]) in (0, 32) for b in (r["request_body"], r["response_body"])),
             100 <= r["status"] <= 599 if response is not None else r["status"] == 0,
             not answered or (request is not None and response is not None and r["fault"] == ""),
@@ -229,20 +245,28 @@ class Entry:
 
     def evidence_checkpoint(self):  # 8.9
         name = self.checkpoint.origin.encode()
+        first = self.log_key(name, 1, 1, lambda s, public: log_signature(self.checkpoint.text, s, public))
+        need(first, "log_signature_missing", self.checkpoint.origin)
+        second = self.log_key(name, 3, 6, lambda s, public: cosignature_second(self.checkpoint, name, s, public) is not None)
+        need(second or b"second-log-signatures" not in self.run.policy.require, "second_log_signature_missing", self.checkpoint.origin)
+        if second:
+            self.seconds.append("log " + self.checkpoint.origin)
+
+    def log_key(self, name, algorithm, kind, verifies):
+        """Whether a key of an algorithm signed the checkpoint; the first one's lines are checked."""
         for key in self.run.keys:
-            if key["algorithm"] != 1:
+            if key["algorithm"] != algorithm:
                 continue
             public = key["public"].raw
-            lines = [s for n, h, s in self.checkpoint.lines if n == name and h == key_hash(name, 1, public)]
+            lines = [s for n, h, s in self.checkpoint.lines if n == name and h == key_hash(name, kind, public)]
             if not lines:
                 continue
-            self.log_key = key
             need(key["purpose"] == LOG, "log_key_wrong_purpose", key["id"].hex())
             need(key["member"] == self.owner, "log_key_of_another_member", key["member"])
             need(key_in_force(key, self.anchored), "log_key_not_in_force", key["id"].hex())
-            need(all(log_signature(self.checkpoint.text, s, public) for s in lines), "log_signature_invalid", key["id"].hex())
-            return
-        raise Failure("log_signature_missing", self.checkpoint.origin)
+            need(all(verifies(s, public) for s in lines), "log_signature_invalid", key["id"].hex())
+            return True
+        return False
 
     def members(self):  # 8.10
         sealed = self.fields["request"] is not None
@@ -254,10 +278,7 @@ class Entry:
     def seal(self, which, member, tags, nonce):
         """What 8.11 and 8.12 have in common."""
         seal = self.fields[which]
-        key = self.run.fact("key/" + seal["key_id"].hex())
-        need(key["purpose"] == SEAL, which + "_key_wrong_purpose")
-        need(key["member"] == member, which + "_key_of_another_member", key["member"])
-        need(key_in_force(key, self.height), which + "_key_not_in_force", "height %d" % self.height)
+        key = self.seal_key(which, seal["key_id"], member)
         need(key["public"].verify(seal["base"], seal["signature"]), which + "_seal_invalid")
         try:
             base = Base(seal["base"])
@@ -269,7 +290,22 @@ class Entry:
         if nonce:
             right = right and isinstance(p.get("nonce"), str) and p["nonce"] != ""
         need(right, which + "_params_mismatch", str(p))
+        second = seal["second"]
+        if second is None:
+            need(b"second-seals" not in self.run.policy.require, "second_seal_missing", which)
+        else:
+            other = self.seal_key(which, second["key_id"], member)
+            signed = base.second(seal["base"], seal["signature"], other)
+            need(other["public"].verify_second(signed, second["signature"]), which + "_second_seal_invalid")
+            self.seconds.append({"request": "request", "response": "answer"}[which])
         return base, key
+
+    def seal_key(self, which, key_id, member):
+        key = self.run.fact("key/" + key_id.hex())
+        need(key["purpose"] == SEAL, which + "_key_wrong_purpose")
+        need(key["member"] == member, which + "_key_of_another_member", key["member"])
+        need(key_in_force(key, self.height), which + "_key_not_in_force", "height %d" % self.height)
+        return key
 
     def digest(self, which, base, compare_length):
         body = self.fields[which + "_body"]
@@ -373,6 +409,22 @@ class Entry:
                     continue
             need(self.request.values.get((name, rest)) == value, other, name)
 
+    def certificates(self):  # 8.14
+        required = b"chains" in self.run.policy.require
+        for which in ("request", "response"):
+            seal = self.fields[which]
+            if seal is None:
+                continue
+            base, key = (self.request, self.request_key) if which == "request" else (self.response, self.response_key)
+            chain = self.run.file["chains"].get(seal["chain"])
+            if chain is None:
+                need(not required, "chain_missing", which)
+                continue
+            findings, failure = x509.examine(chain, key["spki"], base.params["created"], self.run.policy.anchors)
+            side = "consumer" if self.consumer else "provider"
+            self.findings += ["%s %s %s: %s" % (side, which, statement, outcome) for statement, outcome in findings]
+            need(failure is None or not required, failure, which)
+
     def right(self):  # 8.13
         r = self.fields
         if r["right_id"] == "":
@@ -450,6 +502,11 @@ def summary(v):
     if e.response:
         out["answered"] = utc(e.response.params["created"])
         out["response_sha256"] = e.response_digest.hex() if e.response_digest else None
+    seconds = ["registry checkpoint by " + v.policy.witnesses[w][0].decode("utf-8", "replace") for w in v.policy.witnesses if w in v.signed and v.policy.witnesses[w][1] == 6]
+    for x in v.entries:
+        seconds += [s for s in x.seconds if s not in seconds]
+    out["post_quantum"] = seconds
+    out["findings"] = [f for x in v.entries for f in x.findings]
     if e.terms:
         out["purpose"], out["legal_basis"] = e.terms["purpose"], e.terms["legal_basis"]
     return out
