@@ -61,8 +61,8 @@ func (n *Node) PublicStatus() (PublicStatus, error) {
 	return s, nil
 }
 
-// HeaderHash is the hash of the header at a height, which Config of a light client
-// takes as what to trust.
+// HeaderHash is the hash of the header at a height: what a light client can be told
+// to trust.
 func (n *Node) HeaderHash(height uint64) ([]byte, error) {
 	if !n.enter() {
 		return nil, ErrClosed
@@ -201,4 +201,19 @@ func readSnapshot(dir, name string) ([]byte, error) {
 		return nil, fmt.Errorf("snapshot file %s: %w", name, ErrPruned)
 	}
 	return b, err
+}
+
+// AgreedHash is the application hash that the validators agreed on after a height,
+// once the block after it is there.
+func (n *Node) AgreedHash(height uint64) (hash [32]byte, err error) {
+	if !n.enter() {
+		return hash, ErrClosed
+	}
+	defer n.leave()
+	meta := n.engine.BlockStore().LoadBlockMeta(int64(height) + 1)
+	if meta == nil {
+		return hash, fmt.Errorf("block %d: %w", height+1, ErrNotYet)
+	}
+	copy(hash[:], meta.Header.AppHash)
+	return hash, nil
 }

@@ -39,7 +39,11 @@ func (n *Node) Checkpoint(size uint64) (string, error) {
 
 // checkpoint also returns the root and the height of the block.
 func (n *Node) checkpoint(size uint64) (text string, root [32]byte, height uint64, err error) {
-	v := n.View()
+	return checkpointOf(n.View(), size)
+}
+
+// checkpointOf makes the checkpoint of a view's event log at an earlier size.
+func checkpointOf(v *registry.View, size uint64) (text string, root [32]byte, height uint64, err error) {
 	if v == nil || size == 0 || size > v.EventSize() {
 		return "", root, 0, fmt.Errorf("checkpoint at size %d: %w", size, ErrNotExecuted)
 	}
