@@ -27,8 +27,14 @@ import (
 	"github.com/civibus/civibus/transport"
 )
 
-// openLedger starts the ledger's node.
+// openLedger starts the ledger's node, or what stands for it.
 func (n *Node) openLedger(ctx context.Context) (replica, error) {
+	if n.opts.LedgerRoom != nil {
+		n.opts.LedgerRoom()
+	}
+	if n.cfg.Ledger.Mode == modeLight {
+		return n.openLight(ctx)
+	}
 	c := ledger.Config{
 		Dir: filepath.Join(n.cfg.DataDir, "ledger"), Genesis: n.genesis,
 		ListenAddress: n.cfg.Ledger.Listen, Peers: n.cfg.Ledger.Peers,
@@ -44,9 +50,6 @@ func (n *Node) openLedger(ctx context.Context) (replica, error) {
 		}
 		c.Witness = ringSigner{n, civibus.WitnessKey}
 		c.SecondWitness = func() civibus.Signer { return n.second(civibus.WitnessKey) }
-	}
-	if n.opts.LedgerRoom != nil {
-		n.opts.LedgerRoom()
 	}
 	led, err := ledger.Open(ctx, c)
 	if err != nil {

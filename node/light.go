@@ -1,8 +1,15 @@
 package node
 
 import (
+	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/ledger/light"
 )
 
 // modeLight is the ledger.mode of a body that follows the registry without a
@@ -36,4 +43,35 @@ func (c LedgerConfig) validateLight(v *validator) {
 	if c.SnapshotInterval < -1 {
 		v.add("ledger.snapshot_interval", "%d: the rule is -1 (none) or a number of blocks", c.SnapshotInterval)
 	}
+}
+
+// openLight starts to follow the ledger by verified headers.
+func (n *Node) openLight(ctx context.Context) (replica, error) {
+	c, err := light.Open(ctx, n.lightConfig("light"))
+	if err != nil {
+		return nil, fmt.Errorf("follow the ledger: %w", err)
+	}
+	return c, nil
+}
+
+// lightConfig is how the ledger is followed by verified headers, with its files in a
+// folder of the data directory.
+func (n *Node) lightConfig(folder string) light.Config {
+	l := n.cfg.Ledger
+	hash, _ := hex.DecodeString(l.TrustHash) // validated
+	return light.Config{
+		Dir: filepath.Join(n.cfg.DataDir, folder), Genesis: n.genesis, FullNodes: l.FullNodes,
+		TrustPeriod: time.Duration(l.TrustPeriod), TrustHeight: uint64(l.TrustHeight), TrustHash: hash,
+		Certificate: n.shownToFullNodes, Member: n.member, ServerCode: n.cfg.ServerCode, Heartbeat: time.Duration(l.Heartbeat),
+		Dial: n.opts.Dial, Clock: n.clock, Logger: n.log.With("room", "ledger"), Metrics: n.metrics,
+	}
+}
+
+// shownToFullNodes is the certificate that full nodes are shown: that of the transport
+// key in force, or of the newest one while the registry does not say which is.
+func (n *Node) shownToFullNodes() (*tls.Certificate, error) {
+	if cert, err := n.ring.TLS(n.inForce(civibus.TransportKey)); err == nil {
+		return cert, nil
+	}
+	return n.ring.TLS(func(civibus.KeyID) bool { return true })
 }

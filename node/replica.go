@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/ledger/light"
 	"github.com/civibus/civibus/registry"
 )
 
@@ -34,7 +35,10 @@ type replica interface {
 	Close(ctx context.Context) error
 }
 
-var _ replica = (*ledger.Node)(nil)
+var (
+	_ replica = (*ledger.Node)(nil)
+	_ replica = (*light.Client)(nil)
+)
 
 // replicaRef holds the node's replica once there is one.
 type replicaRef struct{ p atomic.Pointer[replica] }

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/node"
+	"github.com/civibus/civibus/registry"
 )
 
 // PortsPerBody is how many consecutive ports a body takes when the first is
@@ -38,6 +40,8 @@ type BodySpec struct {
 	Name  string
 	// Services are the body's systems as its configuration names them.
 	Services []node.ServiceConfig
+	// Light bodies run no ledger node: they follow the others'.
+	Light bool
 }
 
 // Options describe a network. Zero values mean the default.
@@ -156,6 +160,12 @@ func Found(o Options) (_ *Network, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if spec.Light {
+			cards[i].Ledger = ""
+			cards[i].Keys = slices.DeleteFunc(cards[i].Keys, func(k registry.GenesisKey) bool {
+				return k.Purpose == civibus.ValidatorKey.String() || k.Purpose == civibus.WitnessKey.String()
+			})
+		}
 	}
 
 	// 2. The genesis that they share.
@@ -204,9 +214,17 @@ func (b *Body) configure(i int, o Options, genesis string, cards []node.Body) er
 	c.Ledger.Genesis = genesis
 	c.Ledger.Listen = b.listeners[2].Addr().String()
 	for j, card := range cards {
-		if j != i {
+		if j == i || card.Ledger == "" {
+			continue
+		}
+		if o.Bodies[i].Light {
+			c.Ledger.FullNodes = append(c.Ledger.FullNodes, card.Gateways[0].Address)
+		} else {
 			c.Ledger.Peers = append(c.Ledger.Peers, card.Ledger)
 		}
+	}
+	if o.Bodies[i].Light {
+		c.Ledger.Mode = "light"
 	}
 	c.Consumer.Listen = b.listeners[0].Addr().String()
 	c.Consumer.PlainHTTP = "loopback"

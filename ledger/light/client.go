@@ -179,7 +179,7 @@ func (c *Client) run(ctx context.Context) {
 		}
 		switch {
 		case ctx.Err() != nil:
-		case errors.Is(err, ErrExpired), errors.Is(err, ErrFork), errors.Is(err, errBroken):
+		case final(err):
 		default: // a full node did not do what was asked; there are others, or it is tried again
 			c.setProblem(err)
 			err = c.rest(ctx, c.restFor())

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/cometbft/cometbft/types"
+
+	"github.com/civibus/civibus/registry"
 )
 
 // stride is the most blocks between two headers that are trusted, so that a client
@@ -17,6 +19,14 @@ const stride = 400
 
 // errBroken: this node cannot go on by itself.
 var errBroken = errors.New("this node's registry is not the one that was agreed on")
+
+// errOld: this version does not know how the registry goes on.
+var errOld = errors.New("this version of civibus is too old")
+
+// final says whether an error ends it all until the operator acts.
+func final(err error) bool {
+	return errors.Is(err, ErrExpired) || errors.Is(err, ErrFork) || errors.Is(err, errBroken) || errors.Is(err, errOld)
+}
 
 // round makes one step: a newer header, or blocks up to the one that is trusted.
 func (c *Client) round(ctx context.Context) error {
@@ -34,7 +44,7 @@ func (c *Client) round(ctx context.Context) error {
 	switch {
 	case err == nil:
 		c.pool.worked(from)
-	case errors.Is(err, ErrExpired), errors.Is(err, ErrFork), errors.Is(err, errBroken):
+	case final(err):
 	case errors.Is(err, errNothingNew):
 		c.pool.worked(from)
 		if err := c.askAnother(ctx, from, trusted); err != nil || time.Since(began) > c.cfg.Poll/2 {
@@ -133,7 +143,7 @@ func (c *Client) askAnother(ctx context.Context, first *fullNode, trusted *types
 			next, err = other.lightBlock(ctx, trusted.Height+1, 0, 0)
 		}
 		if err == nil {
-			if err = c.advance(ctx, other, trusted, newest); errors.Is(err, ErrFork) || errors.Is(err, errBroken) || errors.Is(err, ErrExpired) {
+			if err = c.advance(ctx, other, trusted, newest); final(err) {
 				return err
 			}
 		}
@@ -238,7 +248,9 @@ func (c *Client) executeAll(ctx context.Context, list []block) error {
 			return fmt.Errorf("%w: after height %d its hash is %X, the validators signed %s; move %s/registry away and start again, so that it is made anew", errBroken, h.Height-1, hash, h.AppHash, c.cfg.Dir)
 		}
 		hash, err := c.replica.Execute(uint64(h.Height), h.Time, b.txs.ToSliceOfBytes(), b.evidence.ToABCI())
-		if err != nil {
+		if unknown := (*registry.UnknownUpgradeError)(nil); errors.As(err, &unknown) {
+			return fmt.Errorf("%w: the instance upgrades to %q at height %d; install the version whose release notes name the upgrade and start it in the same directory", errOld, unknown.Name, unknown.Height)
+		} else if err != nil {
 			return fmt.Errorf("%w: %w", errBroken, err)
 		}
 		agreed := h.AppHash
