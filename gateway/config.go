@@ -96,6 +96,9 @@ type Config struct {
 	Fresh func() error
 	// Signer returns the body's seal key that is in force in the view.
 	Signer func(View) (civibus.Signer, error)
+	// SecondSeals reports whether the instance requires second, post-quantum
+	// signatures of seals. Default: it does not.
+	SecondSeals func() bool
 	// Evidence keeps the body's evidence.
 	Evidence Evidence
 	// Archive is the evidence log's policy for bodies. Default: digest.

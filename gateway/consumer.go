@@ -152,7 +152,7 @@ func (x *exchange) verifyAnswer(s *sent, resp *http.Response) (*seal.Verified, e
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSealer(x.place, x.view, v.Key.ID, x.call.service.MemberID); err != nil {
+	if err := checkSealer(x.place, x.view, v, x.call.service.MemberID); err != nil {
 		return nil, err
 	}
 	x.status, x.response = resp.StatusCode, v.Seal()

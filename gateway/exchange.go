@@ -163,6 +163,9 @@ func (x *exchange) record(ctx context.Context) error {
 	if x.response != nil {
 		r.Status = uint32(x.status)
 	}
+	if r.GetRequest().GetSecond() != nil || r.GetResponse().GetSecond() != nil {
+		r.Version = 2
+	}
 	switch {
 	case x.fault == nil:
 		r.RightId = x.right
@@ -207,6 +210,9 @@ func sealRecord(room *evidencepb.Seal, s *seal.Seal) *evidencepb.Seal {
 		return nil
 	}
 	room.Base, room.Signature, room.KeyId = s.Base, s.Signature, s.KeyID[:]
+	if s.Second != nil {
+		room.Second = &evidencepb.SecondSignature{Signature: s.Second.Signature, KeyId: s.Second.KeyID[:]}
+	}
 	return room
 }
 

@@ -52,6 +52,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g.verifier = &seal.Verifier{
 		Key: g.sealKey, Now: c.Clock, MaxAge: c.MaxAge, MaxSkew: c.MaxSkew, MaxWhole: c.BufferLimit, Replay: c.Replay,
+		NeedSecond: c.SecondSeals,
 	}
 	return g, nil
 }
@@ -128,7 +129,18 @@ func seals(k *civibus.RegisteredKey, height uint64) bool {
 // checkSealer holds that a key that verified a message is the member's own, and
 // in force in the view that the exchange is decided and recorded with: who checks
 // the evidence later knows no other.
-func checkSealer(place civibus.Place, v View, id civibus.KeyID, member civibus.MemberID) error {
+// So must the key of its second signature, if it has one.
+func checkSealer(place civibus.Place, v View, m *seal.Verified, member civibus.MemberID) error {
+	if err := checkKey(place, v, m.Key.ID, member); err != nil {
+		return err
+	}
+	if second, ok := m.Second(); ok {
+		return checkKey(place, v, second, member)
+	}
+	return nil
+}
+
+func checkKey(place civibus.Place, v View, id civibus.KeyID, member civibus.MemberID) error {
 	k, ok := v.Key(id)
 	if ok && k.Member != member {
 		return civibus.Faultf(place, civibus.FaultSeal, "the seal's key %s is not a key of %s", id, member)

@@ -61,9 +61,9 @@ func (p *provision) verifyRequest(ctx context.Context) error {
 	}
 	// The record names one height, and the key must be in force there. One that
 	// came into force a moment ago moves the decision on.
-	if checkSealer(p.place, p.view, v.Key.ID, p.call.client.MemberID) != nil {
+	if checkSealer(p.place, p.view, v, p.call.client.MemberID) != nil {
 		p.view = p.g.config.View()
-		if err := checkSealer(p.place, p.view, v.Key.ID, p.call.client.MemberID); err != nil {
+		if err := checkSealer(p.place, p.view, v, p.call.client.MemberID); err != nil {
 			return err
 		}
 	}

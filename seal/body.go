@@ -226,7 +226,11 @@ func (c *check) trailers(digest [32]byte, out *Verified) (*Seal, error) {
 	if n := lengthOf(t[fieldInput]); n == 0 || n > MaxInput {
 		return nil, c.refuse("its trailers have no seal")
 	}
-	in, sig, err := find(t, Label)
+	in, second, err := find(t, Label)
+	if err != nil {
+		return nil, c.refuse("in the trailers: %v", err)
+	}
+	sig, secondSig, err := signatures(t, in, second)
 	if err != nil {
 		return nil, c.refuse("in the trailers: %v", err)
 	}
@@ -266,5 +270,14 @@ func (c *check) trailers(digest [32]byte, out *Verified) (*Seal, error) {
 	c.digestField = field
 	out.early.Store(c.req != nil && bound == toHead)
 	s := new(Seal)
-	return s, c.signed(s, in, sig)
+	if err := c.signed(s, in, sig); err != nil {
+		return nil, err
+	}
+	if err := c.checkSecond(s, in, second, secondSig, true); err != nil {
+		return nil, err
+	}
+	if head := c.head.Second; (head == nil) != (s.Second == nil) || head != nil && head.KeyID != s.Second.KeyID {
+		return nil, c.refuse("the trailers' second signature is not of the same key as the head's")
+	}
+	return s, nil
 }

@@ -44,6 +44,8 @@ type testCase struct {
 	// Response is set when the case is about the answer to Request.
 	Response *message `json:"response,omitempty"`
 	Base     string   `json:"base,omitempty"` // of the seal proper, when it verifies
+	// RequireSecond is set when the receiver's instance requires second signatures.
+	RequireSecond bool `json:"require_second,omitempty"`
 	Dropped  []string `json:"dropped,omitempty"`
 }
 
@@ -154,7 +156,7 @@ func newCast(t testing.TB) cast {
 	return cast{edSignerOf(t, edKey.Public().(ed25519.PublicKey), edKey), ec, edSignerOf(t, other.Public().(ed25519.PublicKey), other)}
 }
 
-func (c cast) whole(t testing.TB, s *signer, method, body string, now time.Time) (message, *seal.Seal) {
+func (c cast) whole(t testing.TB, s civibus.Signer, method, body string, now time.Time) (message, *seal.Seal) {
 	t.Helper()
 	r := newRequest(t, "http://gateway.example", method)
 	sent, err := seal.SealRequest(t.Context(), s, r, []byte(body), now)
@@ -164,7 +166,7 @@ func (c cast) whole(t testing.TB, s *signer, method, body string, now time.Time)
 	return message{Method: method, Target: target, Fields: fieldList(r.Header), Body: []byte(body)}, sent
 }
 
-func (c cast) streamed(t testing.TB, s *signer, body string, length int64) (message, *seal.Pending) {
+func (c cast) streamed(t testing.TB, s civibus.Signer, body string, length int64) (message, *seal.Pending) {
 	t.Helper()
 	r := newRequest(t, "http://gateway.example", "PUT")
 	r.ContentLength = length
@@ -179,7 +181,7 @@ func (c cast) streamed(t testing.TB, s *signer, body string, length int64) (mess
 	return message{Method: "PUT", Target: target, Fields: fieldList(r.Header), Body: sent, Trailers: fieldList(r.Trailer)}, p
 }
 
-func (c cast) answer(t testing.TB, s *signer, to *seal.RequestSeal, status int, body string) message {
+func (c cast) answer(t testing.TB, s civibus.Signer, to *seal.RequestSeal, status int, body string) message {
 	t.Helper()
 	h := http.Header{"Content-Type": {"application/json"}, civibus.HeaderRequestHash: {"abc"}}
 	if _, err := seal.SealResponse(t.Context(), s, h, status, to, []byte(body), start); err != nil {
@@ -200,7 +202,7 @@ func (r *recorder) Header() http.Header         { return r.h }
 func (r *recorder) WriteHeader(int)             { r.head = r.h.Clone() }
 func (r *recorder) Write(p []byte) (int, error) { return r.body.Write(p) }
 
-func (c cast) streamedAnswer(t testing.TB, s *signer, to *seal.RequestSeal, status int, body string) message {
+func (c cast) streamedAnswer(t testing.TB, s civibus.Signer, to *seal.RequestSeal, status int, body string) message {
 	t.Helper()
 	w := &recorder{h: http.Header{"Content-Type": {"text/plain"}}}
 	out, err := seal.NewResponseStream(t.Context(), s, w, status, to, -1, start)

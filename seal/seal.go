@@ -41,6 +41,7 @@ const (
 	MaxHeadBytes = 64 << 10 // field names and values together
 	MaxInput     = 8 << 10  // Signature-Input
 	MaxTrailer   = 3500     // all trailers: net/http reads no more than 4 KiB of them
+	MaxSecond    = 7900     // all trailers with second signatures: gateways read 8 KiB
 	DefaultWhole = 1 << 20  // bodies up to this length are sealed whole
 )
 
@@ -52,8 +53,9 @@ type Seal struct {
 	Created   time.Time
 	Nonce     string // base64 of 16 bytes; empty for responses
 	Digest    [32]byte
-	Size      int64 // of the body
-	Head      bool  // a streamed message's first seal: Digest and Size are not set
+	Size      int64   // of the body
+	Head      bool    // a streamed message's first seal: Digest and Size are not set
+	Second    *Second // the second, post-quantum signature; nil: there is none
 
 	binding *RequestSeal
 }

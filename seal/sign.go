@@ -161,8 +161,9 @@ type stamp struct {
 
 // sealed is a signature with the fields that carry it.
 type sealed struct {
-	lines [2]string // Signature-Input, Signature
-	seal  Seal
+	lines  [2]string  // Signature-Input, Signature
+	second *[2]string // their members for a second signature
+	seal   Seal
 }
 
 func (s *sealed) input() string     { return s.lines[0] }
@@ -170,6 +171,9 @@ func (s *sealed) signature() string { return s.lines[1] }
 
 func (s *sealed) set(h http.Header) {
 	h[fieldInput], h[fieldSignature] = s.lines[:1:1], s.lines[1:]
+	if s.second != nil {
+		h[fieldInput], h[fieldSignature] = []string{s.lines[0] + ", " + s.second[0]}, []string{s.lines[1] + ", " + s.second[1]}
+	}
 }
 
 // sign signs m over list.
@@ -200,9 +204,13 @@ func (s *stamp) sign(ctx context.Context, signer civibus.Signer, m *httpsig.Mess
 	if err != nil {
 		return nil, fmt.Errorf("sign with key %s: %w", key.ID, err)
 	}
-	return &sealed{lines: [2]string{field, httpsig.FormatSignature(s.label, sig)}, seal: Seal{
+	out := &sealed{lines: [2]string{field, httpsig.FormatSignature(s.label, sig)}, seal: Seal{
 		Base: base, Signature: sig, KeyID: key.ID, Created: time.Unix(p.Created, 0), Nonce: s.nonce,
-	}}, nil
+	}}
+	if two, ok := signer.(*pair); ok {
+		err = two.sign(ctx, out, s, list, m.Trailer != nil)
+	}
+	return out, err
 }
 
 // usualBase is as long as most signature bases are at most, in bytes.

@@ -65,7 +65,7 @@ func SealRequestStream(ctx context.Context, signer civibus.Signer, r *http.Reque
 	s := stamp{label: HeadLabel, created: now, nonce: newNonce()}
 	head, err := s.sign(ctx, signer, m, list)
 	if err == nil {
-		err = fitsTrailer(head.input())
+		err = fitsTrailer(head)
 	}
 	if err != nil {
 		return nil, fault(civibus.ConsumerGateway, civibus.FaultBadRequest, err, "the request cannot be sealed: %v", err)
@@ -96,10 +96,14 @@ func SealRequestStream(ctx context.Context, signer civibus.Signer, r *http.Reque
 
 // fitsTrailer checks that the trailers will not be longer than net/http reads.
 // The seal proper names one component more than the head's.
-func fitsTrailer(input string) error {
+func fitsTrailer(head *sealed) error {
 	const rest = 400 // digest, signature, field names and the additional component
-	if len(input)+rest > MaxTrailer {
-		return fmt.Errorf("its field names have too many bytes for a streamed body: %d, the rule is at most %d", len(input), MaxTrailer-rest)
+	size, most := len(head.input()), MaxTrailer-rest
+	if head.second != nil {
+		size, most = size+len(head.second[0])+len(head.second[1]), MaxSecond-2*rest
+	}
+	if size > most {
+		return fmt.Errorf("its field names have too many bytes for a streamed body: %d, the rule is at most %d", size, most)
 	}
 	return nil
 }
@@ -193,7 +197,7 @@ func NewResponseStream(ctx context.Context, signer civibus.Signer, w http.Respon
 		head, err = s.sign(ctx, signer, m, list)
 	}
 	if err == nil {
-		err = fitsTrailer(head.input())
+		err = fitsTrailer(head)
 	}
 	if err != nil {
 		return nil, fault(civibus.ProviderGateway, civibus.FaultInternal, err, "the response cannot be sealed: %v", err)

@@ -38,6 +38,8 @@ type Verifier struct {
 	MaxWhole int64         // whole bodies up to this length are verified before Request or Response returns; default 1 MiB
 	Replay   ReplayGuard   // for requests; required for them
 
+	NeedSecond func() bool // whether seals need a second signature now; default: no. One that is there is always verified.
+
 	keys keyCache
 }
 
@@ -49,6 +51,7 @@ type Verified struct {
 	Key    civibus.PublicKey
 
 	head    *Seal // of a streamed message
+	second  *Second
 	done    atomic.Pointer[Seal]
 	failed  atomic.Pointer[civibus.Fault]
 	early   atomic.Bool
@@ -79,6 +82,15 @@ func (v *Verified) Err() error {
 // a streamed request, as a refusal may be that came before the request's end. Of
 // a streamed response the answer is final once its Body was read to the end.
 func (v *Verified) BoundToHead() bool { return v.early.Load() }
+
+// Second returns the key of the second signature that verified with the head;
+// ok is false if there was none. That of the trailers is the same.
+func (v *Verified) Second() (id civibus.KeyID, ok bool) {
+	if v.second == nil {
+		return id, false
+	}
+	return v.second.KeyID, true
+}
 
 // Binding returns what the answer to this request is bound to; nil for a
 // response.
@@ -173,7 +185,11 @@ func (c *check) begin(out *Verified) error {
 		return c.refuse("%v", err)
 	}
 	// 2. Exactly one of the two labels.
-	in, sig, err := find(c.header, Label, HeadLabel)
+	in, second, err := find(c.header, Label, HeadLabel)
+	if err != nil {
+		return c.refuse("%v", err)
+	}
+	sig, secondSig, err := signatures(c.header, in, second)
 	if err != nil {
 		return c.refuse("%v", err)
 	}
@@ -206,8 +222,11 @@ func (c *check) begin(out *Verified) error {
 	if err := c.signed(&c.head, in, sig); err != nil {
 		return err
 	}
+	if err := c.checkSecond(&c.head, in, second, secondSig, false); err != nil {
+		return err
+	}
 	c.now.seal = &c.head
-	out.Key, out.Header = c.now.key, c.keep()
+	out.Key, out.Header, out.second = c.now.key, c.keep(), c.head.Second
 	out.early.Store(c.req != nil && tail == toHead)
 	if c.streamed {
 		c.now.seal.Head = true
@@ -216,14 +235,20 @@ func (c *check) begin(out *Verified) error {
 	return nil
 }
 
-// find returns the one input with one of the labels, and its signature.
-func find(h http.Header, labels ...string) (*httpsig.Input, []byte, error) {
+// find returns the one input with one of the labels, and that of the second
+// signature, nil without.
+func find(h http.Header, labels ...string) (in, second *httpsig.Input, err error) {
 	inputs, err := httpsig.ParseCanonicalInputs(h[fieldInput])
 	if err != nil {
 		return nil, nil, err
 	}
-	var in *httpsig.Input
 	for i := range inputs {
+		if inputs[i].Label == SecondLabel {
+			if second != nil {
+				return nil, nil, errors.New("it has two second signatures in one place")
+			}
+			second = &inputs[i]
+		}
 		for _, l := range labels {
 			if inputs[i].Label != l {
 				continue
@@ -237,16 +262,30 @@ func find(h http.Header, labels ...string) (*httpsig.Input, []byte, error) {
 	if in == nil {
 		return nil, nil, errors.New("it has no signature labelled " + strings.Join(labels, " or "))
 	}
+	return in, second, nil
+}
+
+// signatures returns those of the inputs.
+func signatures(h http.Header, in, second *httpsig.Input) (signature, secondSignature []byte, err error) {
 	sigs, err := httpsig.ParseCanonicalSignatures(h[fieldSignature])
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, s := range sigs {
-		if s.Label == in.Label {
-			return in, s.Signature, nil
+		switch s.Label {
+		case in.Label:
+			signature = s.Signature
+		case SecondLabel:
+			secondSignature = s.Signature
 		}
 	}
-	return nil, nil, fmt.Errorf("label %s has no signature", in.Label)
+	switch {
+	case signature == nil:
+		return nil, nil, fmt.Errorf("label %s has no signature", in.Label)
+	case second != nil && secondSignature == nil:
+		return nil, nil, fmt.Errorf("label %s has no signature", SecondLabel)
+	}
+	return signature, secondSignature, nil
 }
 
 // params checks the signature parameters.
@@ -393,6 +432,9 @@ func (c *check) key(in *httpsig.Input) (civibus.PublicKey, error) {
 	}
 	if k.ID != id {
 		return civibus.PublicKey{}, fault(c.place, civibus.FaultInternal, fmt.Errorf("seal: Key(%s) returned %s", id, k.ID), "the gateway could not process the %s", c.what)
+	}
+	if k.Algorithm.PostQuantum() {
+		return civibus.PublicKey{}, c.refuse("key %s makes second signatures only", id)
 	}
 	if in.Params.Alg != string(k.Algorithm) {
 		return civibus.PublicKey{}, c.refuse("its alg is not that of key %s", id)
