@@ -189,9 +189,10 @@ func (n *Node) gatewayConfig(r *rooms) (gateway.Config, error) {
 		View:   func() gateway.View { return n.view() },
 		Fresh:  n.fresh,
 		Signer: func(v gateway.View) (civibus.Signer, error) {
-			return n.ring.For(civibus.SealKey, transport.InForce(v, n.member, civibus.SealKey))
+			return n.sealSigner(transport.InForce(v, n.member, civibus.SealKey))
 		},
-		Evidence: r.evidence, Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), Transport: r.transport, Upstreams: r.services, Replay: r.replay,
+		SecondSeals: n.needSecond,
+		Evidence:    newChained(n, r.evidence), Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), Transport: r.transport, Upstreams: r.services, Replay: r.replay,
 		MaxAge: time.Duration(n.cfg.Seal.MaxAge), MaxSkew: time.Duration(n.cfg.Seal.MaxSkew), BufferLimit: int64(n.cfg.Provider.BufferLimit),
 		Clients: rules, CorrectStatuses: n.cfg.Consumer.CorrectStatuses, AskProvider: n.cfg.Consumer.AskProvider,
 		Maintenance: func() string { return n.cfg.Provider.Maintenance },

@@ -279,12 +279,16 @@ func (m *receiptMaker) assemble(ctx context.Context, r *rooms, exchange string, 
 		return nil, admin.Problemf(http.StatusConflict, "not_cosigned", "the registry checkpoint is not cosigned by a quorum: %v", err).
 			WithHint("more than two thirds of the validators must be reachable; ask again later")
 	}
-	out, err := assemble(c, exchange, halves)
+	chains, err := m.n.chainsOf(r.evidence, halves)
+	if err != nil {
+		return nil, err
+	}
+	out, err := assemble(c, exchange, halves, chains)
 	if err != nil && c.view != m.n.view() {
 		// The state under an older view may have been pruned meanwhile.
 		m.forget(c)
 		if c, err = m.cosigned(ctx, r, least); err == nil {
-			out, err = assemble(c, exchange, halves)
+			out, err = assemble(c, exchange, halves, chains)
 		}
 	}
 	if err != nil {
@@ -300,10 +304,10 @@ func (m *receiptMaker) assemble(ctx context.Context, r *rooms, exchange string, 
 	return out, nil
 }
 
-func assemble(c *cosigned, exchange string, halves []half) ([]byte, error) {
+func assemble(c *cosigned, exchange string, halves []half, chains []proof.Chain) ([]byte, error) {
 	v := c.view
 	size := v.EventSize()
-	parts := proof.Parts{Exchange: exchange, Checkpoint: []byte(c.note)}
+	parts := proof.Parts{Exchange: exchange, Checkpoint: []byte(c.note), Chains: chains}
 	var records, proofs [][]byte
 	for _, h := range halves {
 		p := h.parts

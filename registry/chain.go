@@ -63,6 +63,9 @@ func (v *View) Chain(key civibus.KeyID) (certificates [][]byte, height uint64) {
 	return slices.Clone(c.certificates), c.height
 }
 
+// HasChains reports whether any key has certificates.
+func (v *View) HasChains() bool { return v.state.chains.Len() > 0 }
+
 // setChain binds certificates to a key, in the place of those it had.
 func (x *txn) setChain(m *registrypb.SetChain) ([]record, *refusal) {
 	// 1. The key.
