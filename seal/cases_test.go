@@ -45,8 +45,8 @@ type testCase struct {
 	Response *message `json:"response,omitempty"`
 	Base     string   `json:"base,omitempty"` // of the seal proper, when it verifies
 	// RequireSecond is set when the receiver's instance requires second signatures.
-	RequireSecond bool `json:"require_second,omitempty"`
-	Dropped  []string `json:"dropped,omitempty"`
+	RequireSecond bool     `json:"require_second,omitempty"`
+	Dropped       []string `json:"dropped,omitempty"`
 }
 
 func fieldList(h http.Header) [][2]string {
