@@ -13,13 +13,13 @@ import (
 // TestKilledNodes: under load, one of four nodes after the other is killed at some
 // moment and started again.
 func TestKilledNodes(t *testing.T) {
-	kill(t, 4, 1, times(2, 12, 500))
+	kill(t, 4, 1, times(2, 8, 500))
 }
 
 // TestKilledNodesAmongSeven: of seven, two at a time.
 func TestKilledNodesAmongSeven(t *testing.T) {
 	only(t)
-	kill(t, 7, 2, times(0, 4, 100))
+	kill(t, 7, 2, times(0, 2, 100))
 }
 
 func kill(t *testing.T, bodies, at, rounds int) {
@@ -60,7 +60,7 @@ func TestPartition(t *testing.T) {
 			machines = append(machines, b.Machine)
 		}
 		r.ok(r.Space.Split(machines...))
-		r.stands(half, rest, time.Duration(times(2, 5, 30))*time.Second)
+		r.stands(half, rest, time.Duration(times(2, 3, 30))*time.Second)
 		r.ok(r.Space.Heal())
 		r.commit(r.Bodies...)
 		r.Healthy(r.Bodies...)

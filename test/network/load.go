@@ -29,6 +29,7 @@ type Load struct {
 	stopped   bool
 	exchanges []exchange
 	changes   []string // ids of subsystems whose registration was acknowledged
+	by        map[*Body]int
 	failed    map[string]int
 	lines     []*line
 }
@@ -59,7 +60,7 @@ func (l *line) measure(now time.Time) {
 // between two changes of one body.
 func (n *Network) Run(exchangePause, changePause time.Duration) *Load {
 	ctx, stop := context.WithCancel(context.Background())
-	l := &Load{network: n, stop: stop, failed: map[string]int{}}
+	l := &Load{network: n, stop: stop, failed: map[string]int{}, by: map[*Body]int{}}
 	n.load = l
 	for _, consumer := range n.Bodies {
 		transport := &http.Transport{DialContext: consumer.Machine.DialContext, MaxIdleConnsPerHost: len(n.Bodies)}
@@ -75,6 +76,13 @@ func (n *Network) Run(exchangePause, changePause time.Duration) *Load {
 		l.group.Go(func() { l.register(ctx, consumer, changePause) })
 	}
 	return l
+}
+
+// Acknowledged is how many changes of a body were acknowledged so far.
+func (n *Network) Acknowledged(b *Body) int {
+	n.load.mu.Lock()
+	defer n.load.mu.Unlock()
+	return n.load.by[b]
 }
 
 // Stop ends the load and waits for what is under way.
@@ -95,7 +103,7 @@ func (l *Load) Stop() {
 func (l *Load) call(ctx context.Context, line *line, h *http.Client, pause time.Duration) {
 	c := client.Client{Gateway: consumerURL, Client: line.consumer.client("portal"), HTTP: h}
 	for k := 0; ctx.Err() == nil; k++ {
-		id, err := one(&c, line.provider, fmt.Sprintf("/%d", k))
+		id, err := one(context.Background(), &c, line.provider, fmt.Sprintf("/%d", k))
 		l.mu.Lock()
 		if err == nil {
 			if !l.stopped {
@@ -110,10 +118,16 @@ func (l *Load) call(ctx context.Context, line *line, h *http.Client, pause time.
 	}
 }
 
+// Call makes one exchange from a body to another, beside the load.
+func (b *Body) Call(ctx context.Context, provider *Body, path string) (id string, err error) {
+	h := &http.Client{Transport: &http.Transport{DialContext: b.Machine.DialContext, DisableKeepAlives: true}, Timeout: AnswerTimeout + 5*time.Second}
+	return one(ctx, &client.Client{Gateway: consumerURL, Client: b.client("portal"), HTTP: h}, provider, path)
+}
+
 // one makes one exchange. It is acknowledged when the whole of the service's own
 // answer is there.
-func one(c *client.Client, provider *Body, path string) (id string, err error) {
-	answer, err := c.Do(context.Background(), client.Call{Service: provider.service(), Path: path, Purpose: "test"})
+func one(ctx context.Context, c *client.Client, provider *Body, path string) (id string, err error) {
+	answer, err := c.Do(ctx, client.Call{Service: provider.service(), Path: path, Purpose: "test"})
 	if err != nil {
 		return "", err
 	}
@@ -138,6 +152,7 @@ func (l *Load) register(ctx context.Context, b *Body, pause time.Duration) {
 		l.mu.Lock()
 		if err == nil {
 			l.changes = append(l.changes, id)
+			l.by[b]++
 		} else {
 			l.failed["change: "+cut(err)]++
 		}

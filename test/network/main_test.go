@@ -18,9 +18,12 @@ import (
 	"github.com/civibus/civibus/test/network"
 )
 
-// TestMain builds the command that all tests run, if any of them needs it, and
-// removes it.
+// TestMain runs the tests and removes the command that they built, or is itself a
+// node with a wrong clock.
 func TestMain(m *testing.M) {
+	if offset := os.Getenv(clockVariable); offset != "" {
+		os.Exit(childMain(offset))
+	}
 	code := m.Run()
 	if built != "" {
 		_ = os.RemoveAll(filepath.Dir(built))
@@ -137,7 +140,7 @@ func (r *trial) some(n int) (out []*network.Body) {
 // commits holds the bodies to committing within the bound and counts how long it
 // took. It is called when a fault has ended, or when one has begun that must not
 // stop them.
-func (r *trial) commit(bodies ...*network.Body) {
+func (r *trial) commit(bodies ...*network.Body) time.Duration {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(r.Context(), network.CommitBound())
 	defer cancel()
@@ -146,6 +149,7 @@ func (r *trial) commit(bodies ...*network.Body) {
 		r.Fatalf("after fault %d: %v", r.faults, err)
 	}
 	r.commits = append(r.commits, took)
+	return took.Round(time.Millisecond)
 }
 
 // ready waits until bodies take exchanges.

@@ -4,16 +4,15 @@ package network
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -29,7 +28,6 @@ const (
 	providerPort = "5500"
 	ledgerPort   = "26656"
 	consumerURL  = "http://127.0.0.1:8080"
-	upstreamAddr = "127.0.0.1:8081"
 )
 
 // AnswerTimeout is the one timeout of the issue: the longest that a body waits for
@@ -45,6 +43,10 @@ type Options struct {
 	// Relayed puts a relay between all machines, which can do to links what this
 	// kernel cannot.
 	Relayed bool
+	// DiskOf is the body whose data is on a disk of its own, in memory, of DiskBytes.
+	// 0 bytes: none has one.
+	DiskOf    int
+	DiskBytes int64
 	// Configure changes the configuration of body i before it is used.
 	Configure func(i int, c *node.Config)
 }
@@ -69,8 +71,9 @@ type Body struct {
 	Dir     string
 	Config  node.Config
 
-	network  *Network
-	upstream *http.Server
+	network *Network
+
+	disk *Process // holds the body's own disk, nil if it has none
 
 	mu      sync.Mutex
 	process *Process
@@ -114,8 +117,13 @@ func New(ctx context.Context, o Options) (_ *Network, err error) {
 		return n, err
 	}
 	// 3. The systems behind the gateways, and the gateways.
+	if o.DiskBytes > 0 {
+		if err := n.Bodies[o.DiskOf].mount(o.DiskBytes); err != nil {
+			return n, err
+		}
+	}
 	for _, b := range n.Bodies {
-		if err := errors.Join(b.serve(), b.Start()); err != nil {
+		if err := errors.Join(b.Machine.Serve(), b.Start()); err != nil {
 			return n, err
 		}
 	}
@@ -150,7 +158,7 @@ func (n *Network) found() error {
 		return err
 	}
 	for i, b := range n.Bodies {
-		c := node.Config{Member: b.ID.String(), Services: []node.ServiceConfig{{ID: "register/echo", URL: "http://" + upstreamAddr}}}
+		c := node.Config{Member: b.ID.String(), Services: []node.ServiceConfig{{ID: "register/echo", URL: "http://" + SystemAddress}}}
 		c.Ledger.Listen = net.JoinHostPort(b.Machine.Address.String(), ledgerPort)
 		c.Provider.Listen = net.JoinHostPort(b.Machine.Address.String(), providerPort)
 		c.Consumer.PlainHTTP = "loopback"
@@ -246,26 +254,40 @@ func (b *Body) logFile() string { return filepath.Join(b.Dir, "log.txt") }
 // Admin is a client of the body's administration socket.
 func (b *Body) Admin() *admin.Client { return admin.NewClient(b.Config.Admin.Socket) }
 
-// serve runs the system that answers for the body's service. It is not what the
-// faults are about and stays up.
-func (b *Body) serve() error {
-	l, err := b.Machine.Listen("tcp", upstreamAddr)
-	if err != nil {
-		return err
-	}
-	b.upstream = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]string{"machine": b.Machine.Name, "method": r.Method, "path": r.URL.EscapedPath()})
-	}), ReadHeaderTimeout: time.Minute}
-	go func() { _ = b.upstream.Serve(l) }()
-	return nil
-}
-
 // Command runs a civibus command at the body.
 func (b *Body) Command(ctx context.Context, args ...string) *exec.Cmd {
 	c := b.Machine.Command(ctx, b.network.options.Binary, args...)
+	if b.disk != nil {
+		c = exec.CommandContext(ctx, "nsenter", append([]string{"--mount", "--target", b.disk.pid(), "env", "--chdir=" + b.Dir}, c.Args...)...)
+	}
 	c.Dir = b.Dir
 	return c
+}
+
+// mount gives the body's data a disk of its own. It is in a mount namespace that
+// one process holds, so that nobody else has it mounted, and is gone with it.
+func (b *Body) mount(bytes int64) (err error) {
+	const script = `mkdir -p "$1" && mount -t tmpfs -o size="$2" civibus-test "$1" && echo mounted && exec sleep infinity`
+	hold := exec.Command("unshare", "--mount", "sh", "-c", script, "sh", b.Config.DataDir, strconv.FormatInt(bytes, 10))
+	log := filepath.Join(b.Dir, "disk.txt")
+	if b.disk, err = Start(hold, log); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := Until(ctx, func() bool { return strings.Contains(tail(log, 1), "mounted") || !b.disk.Running() }); err != nil || !b.disk.Running() {
+		return fmt.Errorf("mount a disk for %s: %w %s", b.ID, err, tail(log, 3))
+	}
+	return nil
+}
+
+// Path is where this process finds a file of the body: below the holder of its disk
+// if it has one of its own.
+func (b *Body) Path(file string) string {
+	if b.disk != nil {
+		return filepath.Join("/proc", b.disk.pid(), "root", file)
+	}
+	return file
 }
 
 // Start starts the body's node. It does not wait.
@@ -313,7 +335,7 @@ func (b *Body) Status(ctx context.Context) (admin.Status, error) {
 func (n *Network) Await(ctx context.Context, bodies ...*Body) error {
 	for _, b := range bodies {
 		var last error
-		err := until(ctx, func() bool {
+		err := Until(ctx, func() bool {
 			if !b.Process().Running() {
 				last = fmt.Errorf("it ended: %w", b.Process().err)
 				return true
@@ -332,8 +354,8 @@ func (n *Network) Await(ctx context.Context, bodies ...*Body) error {
 	return nil
 }
 
-// until asks again and again, until done says true or ctx ends.
-func until(ctx context.Context, done func() bool) error {
+// Until asks again and again, until done says true or ctx ends.
+func Until(ctx context.Context, done func() bool) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !done() {
@@ -363,11 +385,10 @@ func (n *Network) Close() error {
 		n.watch.stop()
 	}
 	for _, b := range n.Bodies {
-		if p := b.Process(); p != nil {
-			p.Kill()
-		}
-		if b.upstream != nil {
-			_ = b.upstream.Close() // only its listener
+		for _, p := range []*Process{b.Process(), b.disk} {
+			if p != nil {
+				p.Kill()
+			}
 		}
 	}
 	if n.Relay != nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -58,6 +59,8 @@ func Start(cmd *exec.Cmd, log string) (*Process, error) {
 	return p, nil
 }
 
+func (p *Process) pid() string { return strconv.Itoa(p.cmd.Process.Pid) }
+
 // Signal sends a signal.
 func (p *Process) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
@@ -90,6 +93,9 @@ func (p *Process) Running() bool {
 		return true
 	}
 }
+
+// Tail returns the last lines of what the process printed.
+func (p *Process) Tail(lines int) string { return tail(p.log, lines) }
 
 // tail returns the last lines of a file, to tell what a process said.
 func tail(file string, lines int) string {

@@ -22,16 +22,17 @@ type Relay struct {
 	network *Network
 
 	mu        sync.Mutex
-	lines     map[[2]*Body]Line     // from, to; what is not here is the zero Line
-	changed   chan struct{}         // closed when lines change
-	open      map[net.Conn][2]*Body // both ends of what is carried
+	lines     map[[2]*Body]Line      // from, to; what is not here is the zero Line
+	changed   chan struct{}          // closed when lines change
+	free      map[[2]*Body]time.Time // from when a narrow line can take more
+	open      map[net.Conn][2]*Body  // both ends of what is carried
 	listeners []net.Listener
 }
 
 // Line is how bytes go from one body to another. The zero Line is a good one.
 type Line struct {
 	Latency time.Duration
-	Rate    int // bytes a second, 0 is unbounded
+	Rate    int // bytes a second, of all connections together; 0 is unbounded
 	Silent  bool
 }
 
@@ -44,7 +45,7 @@ const (
 )
 
 func newRelay(n *Network) (*Relay, error) {
-	r := &Relay{network: n, lines: map[[2]*Body]Line{}, changed: make(chan struct{}), open: map[net.Conn][2]*Body{}}
+	r := &Relay{network: n, lines: map[[2]*Body]Line{}, free: map[[2]*Body]time.Time{}, changed: make(chan struct{}), open: map[net.Conn][2]*Body{}}
 	for _, b := range n.Bodies {
 		if err := n.Space.hub.ip("address", "add", r.address(b).String()+"/24", "dev", "br0"); err != nil {
 			return r, err
@@ -90,6 +91,7 @@ func (r *Relay) Clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	clear(r.lines)
+	clear(r.free)
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
@@ -113,6 +115,24 @@ func (r *Relay) line(from, to *Body) (Line, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.lines[[2]*Body{from, to}], r.changed
+}
+
+// take books a line for so many bytes, after what all connections have booked
+// before, and says when they are across.
+func (r *Relay) take(bytes int, from, to *Body) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := [2]*Body{from, to}
+	rate := r.lines[key].Rate
+	if rate == 0 {
+		return time.Time{}
+	}
+	begin := time.Now()
+	if r.free[key].After(begin) {
+		begin = r.free[key]
+	}
+	r.free[key] = begin.Add(time.Duration(bytes) * time.Second / time.Duration(rate))
+	return r.free[key]
 }
 
 func (r *Relay) serve(l net.Listener, to *Body, port string) {
@@ -211,14 +231,12 @@ func (r *Relay) pass(out, in *net.TCPConn, from, to *Body) {
 
 // wait holds a piece for as long as its line asks for.
 func (r *Relay) wait(p piece, from, to *Body) {
-	sent := time.Now()
+	narrow := r.take(len(p.bytes), from, to)
 	for {
 		line, changed := r.line(from, to)
 		due := p.at.Add(line.Latency)
-		if line.Rate > 0 {
-			if narrow := sent.Add(time.Duration(len(p.bytes)) * time.Second / time.Duration(line.Rate)); narrow.After(due) {
-				due = narrow
-			}
+		if line.Rate > 0 && narrow.After(due) {
+			due = narrow
 		}
 		var timer <-chan time.Time
 		if !line.Silent {

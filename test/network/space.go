@@ -4,9 +4,11 @@ package network
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +44,11 @@ type Machine struct {
 	space     *Space
 	namespace string
 	port      string // its end of the link at the hub, "" for the hub itself
+	system    *http.Server
 }
+
+// SystemAddress is where the body's own system answers on each machine.
+const SystemAddress = "127.0.0.1:8081"
 
 var spaces atomic.Int32
 
@@ -104,6 +111,9 @@ func (s *Space) Machine(name string, address netip.Addr) (*Machine, error) {
 func (s *Space) Close() error {
 	var errs []error
 	for _, m := range append(s.machines, s.hub) {
+		if m.system != nil {
+			errs = append(errs, m.system.Close())
+		}
 		errs = append(errs, ip("netns", "del", m.namespace))
 	}
 	return errors.Join(errs...)
@@ -147,6 +157,22 @@ func (m *Machine) DialContext(ctx context.Context, network, address string) (c n
 // Listen listens on the machine.
 func (m *Machine) Listen(network, address string) (l net.Listener, err error) {
 	return l, m.within(func() error { l, err = net.Listen(network, address); return err })
+}
+
+// Serve runs what stands behind a gateway, at SystemAddress of the machine: it
+// answers every call with the machine's name, the method and the path. It stays for
+// as long as the machine.
+func (m *Machine) Serve() error {
+	l, err := m.Listen("tcp", SystemAddress)
+	if err != nil {
+		return err
+	}
+	m.system = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]string{"machine": m.Name, "method": r.Method, "path": r.URL.EscapedPath()})
+	}), ReadHeaderTimeout: time.Minute}
+	go func() { _ = m.system.Serve(l) }() // until it is closed
+	return nil
 }
 
 // within runs f on a thread that is in the machine's namespace. Sockets stay in

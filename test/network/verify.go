@@ -114,7 +114,7 @@ func (n *Network) issueSome(ctx context.Context) error {
 // block before (docs/decisions/0002): nodes that agree now always did.
 func (n *Network) agree(ctx context.Context) error {
 	var all []admin.Status
-	err := until(ctx, func() bool {
+	err := Until(ctx, func() bool {
 		all = nil
 		for _, b := range n.Bodies {
 			s, err := b.Status(ctx)
@@ -163,7 +163,7 @@ func (n *Network) checkChanges(ctx context.Context) error {
 // checkLog checks a stopped body's evidence log against itself, against every
 // checkpoint that was seen, and against what its clients and peers were answered.
 func (n *Network) checkLog(ctx context.Context, b *Body) error {
-	dir := b.Config.EvidenceDir()
+	dir := b.Path(b.Config.EvidenceDir())
 	var errs []error
 	// 1. Its files fit one another.
 	report, err := evidence.Fsck(ctx, dir, evidence.FsckOptions{})

@@ -106,7 +106,7 @@ func (n *Network) Commits(ctx context.Context, bodies ...*Body) (time.Duration, 
 	start := time.Now()
 	height := n.Highest(ctx, bodies)
 	for _, b := range bodies {
-		err := until(ctx, func() bool {
+		err := Until(ctx, func() bool {
 			s, err := b.Status(ctx)
 			return err == nil && s.Ledger.Height >= height+2
 		})
