@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/civibus/civibus"
@@ -110,6 +111,10 @@ type Config struct {
 	// with the process's default registry; it must be unique in the process.
 	// Empty: none.
 	EngineMetrics string
+
+	// dishonest, when not nil, stands between the engine and the registry. Tests make
+	// a validator with it that proposes what no honest one would.
+	dishonest func(abci.Application) abci.Application
 }
 
 // MinRetainBlocks is the least number of blocks a node keeps when it prunes: the

@@ -26,6 +26,9 @@ func EngineLogger(out *slog.Logger, onFail func(diverged bool, detail string)) c
 // App is the ABCI application of a node.
 func (n *Node) App() abci.Application { return n.app }
 
+// Dishonest puts another application between a node's engine and its registry.
+func (c *Config) Dishonest(between func(abci.Application) abci.Application) { c.dishonest = between }
+
 // Witness is the witness's journal with a signer.
 type Witness struct {
 	*witness

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	abci "github.com/cometbft/cometbft/abci/types"
 	cs "github.com/cometbft/cometbft/consensus"
 	cmtnode "github.com/cometbft/cometbft/node"
 	"github.com/cometbft/cometbft/p2p"
@@ -142,8 +143,12 @@ func (n *Node) startEngine(ctx context.Context) (err error) {
 	}()
 	logger := engineLogger{out: n.cfg.Logger, onFail: n.app.engineFailed}
 	n.dbs.check = n.checkEngine
+	application := abci.Application(n.app)
+	if n.cfg.dishonest != nil {
+		application = n.cfg.dishonest(application)
+	}
 	n.engine, err = cmtnode.NewNodeWithContext(ctx, conf, n.signer, nodeKey,
-		proxy.NewConnSyncLocalClientCreator(n.app),
+		proxy.NewConnSyncLocalClientCreator(application),
 		func() (*types.GenesisDoc, error) { return doc, nil },
 		n.dbs.provide, engineMetrics(n.cfg.EngineMetrics), logger)
 	if err != nil {
