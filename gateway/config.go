@@ -91,8 +91,8 @@ type Config struct {
 	Carrier civibus.MemberID
 	// View returns the newest registry view.
 	View func() View
-	// Fresh reports why the registry view is too old to decide on; nil means it
-	// is not. Default: never too old.
+	// Fresh reports why the registry view is too old to decide on, which callers are
+	// told; nil means it is not. Default: never too old.
 	Fresh func() error
 	// Signer returns the body's seal key that is in force in the view.
 	Signer func(View) (civibus.Signer, error)

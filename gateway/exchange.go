@@ -135,7 +135,7 @@ func (x *exchange) ready() error {
 		return civibus.Faultf(x.place, civibus.FaultUnknownMember, "Member '%s' is not served by this gateway any more: the registry says that another one carries its exchanges", c.Member)
 	}
 	if err := x.g.config.Fresh(); err != nil {
-		fault := civibus.Faultf(x.place, civibus.FaultRegistryStale, "the registry view at height %d is too old to decide on", x.view.Height())
+		fault := civibus.Faultf(x.place, civibus.FaultRegistryStale, "the registry view at height %d is too old to decide on: %v", x.view.Height(), err)
 		fault.Err = err
 		return fault
 	}

@@ -161,10 +161,12 @@ type LedgerConfig struct {
 	// that the ledger lives.
 	Heartbeat Duration `toml:"heartbeat"`
 
-	// The registry view may be at most this old for exchanges to be decided on
-	// it, measured from the last block seen. Above it every exchange is refused.
-	// 0 is never: exchanges go on while the ledger stands still.
-	MaxStaleness Duration `toml:"max_staleness"`
+	// How old the registry view may be for exchanges to be decided on it, by the
+	// time of its last block. While the ledger makes no blocks, exchanges go on until
+	// then, with warnings from the first minute; beyond it every exchange is refused.
+	// Shorter ends them in a shorter outage; longer lets a key that was revoked
+	// meanwhile, where this node cannot see it, be used for longer. "0s" is never.
+	MaxStaleness Limit `toml:"max_staleness"`
 }
 
 // ConsumerConfig is the consumer face.

@@ -209,6 +209,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Ledger.Listen, "127.0.0.1:26656")
 	set(&c.Ledger.BlockPause, Duration(200*time.Millisecond))
 	set(&c.Ledger.Heartbeat, Duration(45*time.Second))
+	set(&c.Ledger.MaxStaleness, Limit(72*time.Hour))
 	set(&c.Ledger.TrustPeriod, Duration(14*24*time.Hour))
 	set(&c.Ledger.SnapshotInterval, 10_000)
 

@@ -129,6 +129,7 @@ func New(cfg Config, opts Options) (*Node, error) {
 		metrics: obs.NewRegistry(Version()),
 	}
 	n.receipts = newReceiptMaker(n)
+	n.ageMetrics()
 	return n, nil
 }
 

@@ -67,7 +67,7 @@ func defaultElement(t reflect.Type) reflect.Value {
 
 func kindOf(t reflect.Type) string {
 	switch {
-	case t == reflect.TypeFor[Duration]():
+	case t == reflect.TypeFor[Duration](), t == reflect.TypeFor[Limit]():
 		return "duration"
 	case t == reflect.TypeFor[Size]():
 		return "size"

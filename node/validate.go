@@ -78,8 +78,8 @@ func (c Config) validateLedger(v *validator) {
 	}
 	v.positive("ledger.block_pause", c.Ledger.BlockPause)
 	v.positive("ledger.heartbeat", c.Ledger.Heartbeat)
-	if s := c.Ledger.MaxStaleness; s < 0 || s > 0 && s < 2*c.Ledger.Heartbeat {
-		v.add("ledger.max_staleness", "%v: the rule is 0 or at least twice ledger.heartbeat (%v); a healthy, idle ledger would be called stale", s, c.Ledger.Heartbeat)
+	if s := c.Ledger.MaxStaleness; s != NoLimit && s < 2*Limit(c.Ledger.Heartbeat) {
+		v.add("ledger.max_staleness", "%v: the rule is 0s, which is never, or at least twice ledger.heartbeat (%v); a healthy, idle ledger would be called stale", s, c.Ledger.Heartbeat)
 	}
 }
 

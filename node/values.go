@@ -44,6 +44,37 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Limit is a Duration that bounds something and that can be set to "0s", which is
+// no bound and not the default.
+type Limit time.Duration
+
+// NoLimit is what "0s" in the file stands for.
+const NoLimit Limit = -1
+
+// Duration returns the bound, 0 if there is none.
+func (l Limit) Duration() time.Duration { return max(time.Duration(l), 0) }
+
+// MarshalText writes the form of the file.
+func (l Limit) MarshalText() ([]byte, error) { return Duration(l.Duration()).MarshalText() }
+
+// String returns the form of the file.
+func (l Limit) String() string { return Duration(l.Duration()).String() }
+
+// UnmarshalText reads a Duration, of which zero is no bound.
+func (l *Limit) UnmarshalText(text []byte) error {
+	var d Duration
+	if err := d.UnmarshalText(text); err != nil {
+		return err
+	}
+	if *l = Limit(d); d == 0 {
+		*l = NoLimit
+	}
+	if d < 0 {
+		return fmt.Errorf("duration %q: the rule is 0s, which is no limit, or more", text)
+	}
+	return nil
+}
+
 // Size is a number of bytes that is written as "1MiB" in the file.
 type Size int64
 

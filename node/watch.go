@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -25,9 +24,11 @@ const (
 func (n *Node) watchLedger(ctx context.Context) error {
 	t := time.NewTicker(watchEvery)
 	defer t.Stop()
+	var ages ageLog
 	for {
 		s := n.ledger.Load().Status()
 		n.health.Store(&s)
+		ages.look(ctx, n)
 		if full := n.ledger.fullNode(); full != nil {
 			if halt := (*ledger.HaltError)(nil); errors.As(full.Halted(), &halt) {
 				return halt
@@ -65,9 +66,8 @@ func (n *Node) fresh() error {
 	if s.CatchingUp && s.Peers > 0 && !n.ready.Load() {
 		return errors.New("this node is catching up with the ledger")
 	}
-	limit := time.Duration(n.cfg.Ledger.MaxStaleness)
-	if limit > 0 && s.BlockAge > limit {
-		return fmt.Errorf("the last block is %v old, the rule is at most %v", s.BlockAge.Round(time.Second), limit)
+	if a := n.viewAge(); a.stale {
+		return a.refusal()
 	}
 	return nil
 }
@@ -81,6 +81,9 @@ func (n *Node) components() map[string]string {
 			out["ledger"] = strings.Join(s.Problems, "; ")
 		}
 	}
+	if p := n.viewAge().problem(); p != "" {
+		out["registry"] = p
+	}
 	if r := n.current.Load(); r != nil {
 		out["evidence"] = "ok"
 		if err := r.evidence.Admit(); err != nil {
@@ -92,9 +95,12 @@ func (n *Node) components() map[string]string {
 	return out
 }
 
+// takesExchanges reports whether the node runs and its view is not too old.
+func (n *Node) takesExchanges() bool { return n.ready.Load() && !n.viewAge().stale }
+
 // healthPage is what monitoring sees.
 func (n *Node) healthPage() obs.Health {
-	h := obs.Health{Ready: n.ready.Load(), Components: n.components()}
+	h := obs.Health{Ready: n.takesExchanges(), Components: n.components()}
 	if h.Components["evidence"] != "ok" {
 		h.Ready = false
 	}

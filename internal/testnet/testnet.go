@@ -61,6 +61,8 @@ type Options struct {
 	// Hop stands between the TLS of body i's provider face and its gateway, to
 	// listen and to tamper.
 	Hop func(i int, next http.Handler) http.Handler
+	// Clock is body i's clock. Default: time.Now.
+	Clock func(i int) civibus.Clock
 	// StartTimeout bounds the start. Default: 30 s.
 	StartTimeout time.Duration
 }
@@ -248,6 +250,9 @@ func (b *Body) configure(i int, o Options, genesis string, cards []node.Body) er
 		return fmt.Errorf("configuration of body %d: %w", i+1, err)
 	}
 	b.opts = node.Options{Logger: o.Logger}
+	if o.Clock != nil {
+		b.opts.Clock = o.Clock(i)
+	}
 	if o.Hop != nil {
 		b.opts.Hop = func(next http.Handler) http.Handler { return o.Hop(i, next) }
 	}
