@@ -95,20 +95,9 @@ func (n *Node) inForce(p civibus.Purpose) func(civibus.KeyID) bool {
 // awaitKeys waits until the registry holds the keys without which no exchange
 // can be made.
 func (n *Node) awaitKeys(ctx context.Context, led replica) error {
-	missing := func(v *registry.View) error {
-		if _, ok := v.Member(n.member); !ok {
-			return fmt.Errorf("member %s is not in the registry", n.member)
-		}
-		for _, p := range []civibus.Purpose{civibus.SealKey, civibus.LogKey, civibus.TransportKey} {
-			if _, err := n.ring.For(p, transport.InForce(v, n.member, p)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	told := false
 	err := led.WaitView(ctx, func(v *registry.View) bool {
-		err := missing(v)
+		err := n.missing(v)
 		if err != nil && !told {
 			told = true
 			n.log.WarnContext(ctx, "waiting for the registry to hold the body and its keys", "missing", err)
@@ -121,6 +110,26 @@ func (n *Node) awaitKeys(ctx context.Context, led replica) error {
 	return nil
 }
 
+// missing reports what the registry lacks for the body to make exchanges here.
+func (n *Node) missing(v *registry.View) error {
+	if _, ok := v.Member(n.member); !ok {
+		return fmt.Errorf("member %s is not in the registry", n.member)
+	}
+	if carrier := v.Carrier(n.member); carrier != n.carrier() {
+		return fmt.Errorf("the registry says that %s hosts %s: end that before a node of its own speaks for it", carrier, n.member)
+	}
+	purposes := []civibus.Purpose{civibus.SealKey, civibus.LogKey}
+	if n.host == nil {
+		purposes = append(purposes, civibus.TransportKey)
+	}
+	for _, p := range purposes {
+		if _, err := n.ring.For(p, transport.InForce(v, n.member, p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // compose opens what an exchange needs.
 func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 	r := &rooms{}
@@ -129,6 +138,9 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 
 	// Evidence: each checkpoint is signed with the log key in force at the time.
 	if _, err := n.ring.For(civibus.LogKey, n.inForce(civibus.LogKey)); err != nil {
+		return nil, err
+	}
+	if err := n.checkHistory(n.view()); err != nil {
 		return nil, err
 	}
 	var err error
@@ -153,15 +165,17 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 	}
 	closers.add("replay journal", func(context.Context) error { return r.replay.Close() })
 
-	// Transport.
-	r.transport, err = transport.NewClient(transport.ClientConfig{
+	// Transport, or the host's.
+	if n.host != nil {
+		r.transport = n.host.current.Load().transport
+	} else if r.transport, err = transport.NewClient(transport.ClientConfig{
 		View: view, Certificate: certificate, Clock: n.clock, AnswerTimeout: time.Duration(n.cfg.Consumer.Timeout),
 		Dial: n.opts.Dial, Logger: n.log.With("room", "transport"), Metrics: n.metrics,
-	})
-	if err != nil {
+	}); err != nil {
 		return nil, err
+	} else {
+		closers.add("transport", func(context.Context) error { r.transport.Close(); return nil })
 	}
-	closers.add("transport", func(context.Context) error { r.transport.Close(); return nil })
 
 	// Services.
 	if r.services, err = n.openServices(closers); err != nil {
@@ -185,7 +199,7 @@ func (n *Node) gatewayConfig(r *rooms) (gateway.Config, error) {
 		return gateway.Config{}, err
 	}
 	c := gateway.Config{
-		Member: n.member,
+		Member: n.member, Carrier: n.carrier(),
 		View:   func() gateway.View { return n.view() },
 		Fresh:  n.fresh,
 		Signer: func(v gateway.View) (civibus.Signer, error) {
@@ -194,7 +208,7 @@ func (n *Node) gatewayConfig(r *rooms) (gateway.Config, error) {
 		SecondSeals: n.needSecond,
 		Evidence:    newChained(n, r.evidence), Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), Transport: r.transport, Upstreams: r.services, Replay: r.replay,
 		MaxAge: time.Duration(n.cfg.Seal.MaxAge), MaxSkew: time.Duration(n.cfg.Seal.MaxSkew), BufferLimit: int64(n.cfg.Provider.BufferLimit),
-		Clients: rules, CorrectStatuses: n.cfg.Consumer.CorrectStatuses, AskProvider: n.cfg.Consumer.AskProvider,
+		Clients: rules, ClientsByRule: n.host != nil, CorrectStatuses: n.cfg.Consumer.CorrectStatuses, AskProvider: n.cfg.Consumer.AskProvider,
 		Maintenance: func() string { return n.cfg.Provider.Maintenance },
 		Clock:       n.clock, Logger: n.log.With("room", "gateway"), Metrics: n.metrics,
 	}
@@ -267,7 +281,7 @@ func (n *Node) serveFaces(run context.Context, l listeners, r *rooms, closers *c
 		}
 		options.TLS = httpd.CertificateTLS(cert)
 	}
-	consumer := httpd.New(r.gateway.Consumer(), options)
+	consumer := httpd.New(n.house(r).Consumer(), options)
 	peers := n.peerHandler(run, r)
 	if n.opts.Hop != nil {
 		peers = n.opts.Hop(peers)

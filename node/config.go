@@ -55,6 +55,40 @@ type Config struct {
 	// The body's services: which of its systems answers for which registered
 	// service. One table [[services]] for each.
 	Services []ServiceConfig `toml:"services"`
+
+	// The bodies without a node that this one hosts (docs/operate/hosting.md): one
+	// table [[hosted]] for each. They have seal and log keys, evidence, services and
+	// client systems of their own, and share the node's ledger, faces, transport
+	// key and all settings that are not here. What is wrong with one of them stops
+	// neither the node nor the others: its exchanges are refused, and "civibus
+	// status" says why.
+	Hosted []HostedConfig `toml:"hosted"`
+}
+
+// HostedConfig is a body that this one hosts.
+type HostedConfig struct {
+	// The hosted body, INSTANCE/CLASS/MEMBER. Required. Its exchanges are carried
+	// while the registry says that this node's body hosts it, and not a block longer.
+	Member string `toml:"member"`
+
+	// The folder that holds all that is kept for the body, evidence first. It is
+	// what is handed over when the body moves. Empty: hosted/CLASS-MEMBER beside the
+	// file.
+	DataDir string `toml:"data_dir"`
+
+	// Where the body's private keys are: seal and log, and admin if it changes the
+	// registry through this node. keys.dir is keys in its data_dir unless set.
+	Keys KeysConfig `toml:"keys"`
+
+	// Which systems may call in the name of which subsystem of the body. Without any
+	// table none may, the ones on this machine included.
+	Clients []ClientConfig `toml:"clients"`
+
+	// The body's services.
+	Services []ServiceConfig `toml:"services"`
+
+	// The body's evidence log.
+	Evidence EvidenceConfig `toml:"evidence"`
 }
 
 // KeysConfig says where private keys are.

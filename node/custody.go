@@ -73,6 +73,15 @@ func (c PKCS11Config) config() (pkcs11.Config, error) {
 	return out, nil
 }
 
+// resolve makes the paths absolute.
+func (c KeysConfig) resolve(base string, abs func(*string)) KeysConfig {
+	abs(&c.Dir)
+	c.Passphrase = absSource(c.Passphrase, base)
+	abs(&c.PKCS11.Module)
+	c.PKCS11.PIN = absSource(c.PKCS11.PIN, base)
+	return c
+}
+
 func (c KeysConfig) validate(v *validator) {
 	if c.Passphrase != "" {
 		if _, err := secret.ParseSource(c.Passphrase); err != nil {

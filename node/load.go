@@ -224,12 +224,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Seal.MaxAge, Duration(5*time.Minute))
 	set(&c.Seal.MaxSkew, Duration(60*time.Second))
 
-	set(&c.Evidence.Log, 1)
-	set(&c.Evidence.BatchAge, Duration(time.Second))
-	set(&c.Evidence.CheckpointInterval, Duration(time.Second))
-	set(&c.Evidence.AnchorInterval, Duration(2*time.Second))
-	set(&c.Evidence.Reserve, Size(256<<20))
-	set(&c.Evidence.Archive, "digest")
+	c.Evidence = c.Evidence.withDefaults()
 
 	set(&c.Receipts.Exchange, "all")
 	set(&c.Receipts.Rate, 5000)
@@ -239,8 +234,28 @@ func (c Config) WithDefaults() Config {
 	set(&c.Log.Level, "info")
 	set(&c.Log.Format, "text")
 
-	services := make([]ServiceConfig, len(c.Services))
-	for i, s := range c.Services {
+	c.Services = servicesWithDefaults(c.Services)
+	hosted := make([]HostedConfig, len(c.Hosted))
+	for i, h := range c.Hosted {
+		hosted[i] = h.withDefaults()
+	}
+	c.Hosted = hosted
+	return c
+}
+
+func (e EvidenceConfig) withDefaults() EvidenceConfig {
+	set(&e.Log, 1)
+	set(&e.BatchAge, Duration(time.Second))
+	set(&e.CheckpointInterval, Duration(time.Second))
+	set(&e.AnchorInterval, Duration(2*time.Second))
+	set(&e.Reserve, Size(256<<20))
+	set(&e.Archive, "digest")
+	return e
+}
+
+func servicesWithDefaults(in []ServiceConfig) []ServiceConfig {
+	services := make([]ServiceConfig, len(in))
+	for i, s := range in {
 		set(&s.Adapter, "rest")
 		set(&s.Timeout, Duration(30*time.Second))
 		if s.Adapter == "soap" {
@@ -248,8 +263,7 @@ func (c Config) WithDefaults() Config {
 		}
 		services[i] = s
 	}
-	c.Services = services
-	return c
+	return services
 }
 
 func set[T comparable](p *T, value T) {
@@ -268,25 +282,39 @@ func (c Config) resolve(base string) Config {
 		}
 	}
 	abs(&c.DataDir)
-	abs(&c.Keys.Dir)
-	c.Keys.Passphrase = absSource(c.Keys.Passphrase, base)
-	abs(&c.Keys.PKCS11.Module)
-	c.Keys.PKCS11.PIN = absSource(c.Keys.PKCS11.PIN, base)
+	c.Keys = c.Keys.resolve(base, abs)
 	abs(&c.Ledger.Genesis)
 	abs(&c.Consumer.TLSCertificate)
 	abs(&c.Consumer.TLSKey)
 	abs(&c.Evidence.ArchiveKey)
-	clients := make([]ClientConfig, len(c.Consumer.Clients))
-	for i, cl := range c.Consumer.Clients {
+	c.Consumer.Clients = resolveClients(c.Consumer.Clients, abs)
+	c.Services = resolveServices(c.Services, abs)
+	hosted := make([]HostedConfig, len(c.Hosted))
+	for i, h := range c.Hosted {
+		hosted[i] = h.resolve(base, abs)
+	}
+	c.Hosted = hosted
+	if !filepath.IsAbs(c.Admin.Socket) {
+		c.Admin.Socket = filepath.Join(c.DataDir, c.Admin.Socket)
+	}
+	return c
+}
+
+func resolveClients(in []ClientConfig, abs func(*string)) []ClientConfig {
+	clients := make([]ClientConfig, len(in))
+	for i, cl := range in {
 		cl.Certificates = append([]string(nil), cl.Certificates...)
 		for j := range cl.Certificates {
 			abs(&cl.Certificates[j])
 		}
 		clients[i] = cl
 	}
-	c.Consumer.Clients = clients
-	services := make([]ServiceConfig, len(c.Services))
-	for i, s := range c.Services {
+	return clients
+}
+
+func resolveServices(in []ServiceConfig, abs func(*string)) []ServiceConfig {
+	services := make([]ServiceConfig, len(in))
+	for i, s := range in {
 		abs(&s.ClientCertificate)
 		abs(&s.ClientKey)
 		abs(&s.CA)
@@ -297,11 +325,7 @@ func (c Config) resolve(base string) Config {
 		}
 		services[i] = s
 	}
-	c.Services = services
-	if !filepath.IsAbs(c.Admin.Socket) {
-		c.Admin.Socket = filepath.Join(c.DataDir, c.Admin.Socket)
-	}
-	return c
+	return services
 }
 
 func isURL(s string) bool {

@@ -80,6 +80,12 @@ type Node struct {
 	receipts  *receiptMaker
 
 	deliveries deliveries // of half receipts, under way from other bodies
+
+	// The members that this node hosts, and what their parts count; and the host of
+	// a node that is itself a hosted member's.
+	hosted        []*hosted
+	hostedMetrics *prometheus.Registry
+	host          *Node
 }
 
 // rooms are the parts that exist once the registry holds the body's keys.
@@ -126,7 +132,10 @@ func New(cfg Config, opts Options) (*Node, error) {
 	n := &Node{
 		cfg: cfg, opts: opts, member: member, clock: opts.Clock, ring: ring, genesis: genesis,
 		log:     opts.Logger.With("member", cfg.Member),
-		metrics: obs.NewRegistry(Version()),
+		metrics: obs.NewRegistry(Version()), hostedMetrics: prometheus.NewRegistry(),
+	}
+	for i := range cfg.Hosted {
+		n.hosted = append(n.hosted, n.newHosted(i))
 	}
 	n.receipts = newReceiptMaker(n)
 	n.ageMetrics()
@@ -181,8 +190,14 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	n.current.Store(r)
 
-	// 6. Background work: anchors, and receipts to the other bodies.
+	// 6. Background work: anchors, and receipts to the other bodies; and the members
+	//    that are hosted here, each with such rooms of its own.
 	n.background(run, r, group)
+
+	for _, h := range n.hosted {
+		group.Go(func() error { h.run(run); return nil })
+	}
+	n.awaitHosted(run)
 
 	// 7. The faces open.
 	if err := n.serveFaces(run, lis, r, &closers, group); err != nil {
@@ -298,7 +313,7 @@ func (n *Node) serveMetrics(l listeners, closers *closers, group *errgroup.Group
 	if l.metrics == nil {
 		return
 	}
-	srv := httpd.New(obs.Handler(n.metrics, n.healthPage), httpd.Options{MaxConns: 64, Logger: n.log.With("room", "metrics")})
+	srv := httpd.New(obs.Handler(prometheus.Gatherers{n.metrics, n.hostedMetrics}, n.healthPage), httpd.Options{MaxConns: 64, Logger: n.log.With("room", "metrics")})
 	closers.add("metrics server", srv.Shutdown)
 	closers.faces("metrics server", srv.Shutdown)
 	group.Go(func() error { return srv.Serve(l.metrics) })

@@ -37,7 +37,7 @@ func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 	mux.HandleFunc("GET "+cosignaturePath, n.serveCosignature)
 	mux.HandleFunc("POST "+receiptsPath, func(w http.ResponseWriter, req *http.Request) { n.serveReceipts(w, req, r) })
 	face := newLedgerFace(n, stop)
-	provider := r.gateway.Provider()
+	provider := n.house(r).Provider(transport.NotServedHere)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		// The gateway needs paths as they came; ServeMux would clean them.
 		if p := req.URL.EscapedPath(); p == cosignaturePath || p == receiptsPath {

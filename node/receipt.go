@@ -338,6 +338,9 @@ func assemble(c *cosigned, exchange string, halves []half, chains []proof.Chain)
 // cosigned returns a view of at least a height with a cosigned checkpoint, the
 // last one if it is new enough.
 func (m *receiptMaker) cosigned(ctx context.Context, r *rooms, height uint64) (*cosigned, error) {
+	if host := m.n.host; host != nil {
+		return host.receipts.cosigned(ctx, host.current.Load(), height)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.n.clock()
@@ -355,6 +358,10 @@ func (m *receiptMaker) cosigned(ctx context.Context, r *rooms, height uint64) (*
 
 // forget makes the next receipt collect cosignatures anew.
 func (m *receiptMaker) forget(c *cosigned) {
+	if host := m.n.host; host != nil {
+		host.receipts.forget(c)
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.latest == c {

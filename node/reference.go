@@ -24,12 +24,19 @@ type field struct {
 	def     string        // default as TOML; empty: none
 	section bool
 	fields  []field // of a section
+	same    string  // the section that describes these fields, if another one does
 }
 
 // manual reads Config's doc comments and types.
 func manual(values Config) []field {
 	docs := fieldDocs()
 	return structFields(docs, reflect.ValueOf(values), reflect.ValueOf(Config{}.WithDefaults()), "")
+}
+
+// described are the types whose keys are described where they stand first.
+var described = map[reflect.Type]string{
+	reflect.TypeFor[KeysConfig](): "[keys]", reflect.TypeFor[EvidenceConfig](): "[evidence]",
+	reflect.TypeFor[ClientConfig](): "[[consumer.clients]]", reflect.TypeFor[ServiceConfig](): "[[services]]",
 }
 
 func structFields(docs map[string]string, v, def reflect.Value, prefix string) []field {
@@ -52,6 +59,13 @@ func structFields(docs map[string]string, v, def reflect.Value, prefix string) [
 				f.def = tomlValue(d)
 			}
 		}
+		if f.section && t == reflect.TypeFor[HostedConfig]() {
+			ft := t.Field(i).Type
+			if ft.Kind() == reflect.Slice {
+				ft = ft.Elem()
+			}
+			f.same = described[ft]
+		}
 		out = append(out, f)
 	}
 	return out
@@ -59,6 +73,9 @@ func structFields(docs map[string]string, v, def reflect.Value, prefix string) [
 
 // defaultElement is a table of a list with its defaults.
 func defaultElement(t reflect.Type) reflect.Value {
+	if t == reflect.TypeFor[HostedConfig]() {
+		return reflect.ValueOf(Config{Hosted: make([]HostedConfig, 1)}.WithDefaults().Hosted[0])
+	}
 	if t == reflect.TypeFor[ServiceConfig]() {
 		return reflect.ValueOf(Config{Services: make([]ServiceConfig, 1)}.WithDefaults().Services[0])
 	}
@@ -195,11 +212,15 @@ func writeReference(b *strings.Builder, fields []field) {
 		if !f.section {
 			continue
 		}
-		title := "[" + f.path + "]"
+		title := "[" + strings.ReplaceAll(f.path, "[]", "") + "]"
 		if f.kind == "list of tables" {
 			title = "[[" + strings.ReplaceAll(f.path, "[]", "") + "]]"
 		}
 		fmt.Fprintf(b, "\n## `%s`\n\n%s\n", title, f.doc)
+		if f.same != "" {
+			fmt.Fprintf(b, "\nIts keys are those of `%s`.\n", f.same)
+			continue
+		}
 		writeReference(b, f.fields)
 	}
 }
@@ -236,6 +257,10 @@ func writeCommented(b *strings.Builder, fields []field, table string) {
 		b.WriteByte('\n')
 		comment(b, f.doc)
 		name := table + f.name
+		if f.same != "" { // of a table that is not there
+			fmt.Fprintf(b, "# The keys are those of %s.\n", f.same)
+			continue
+		}
 		if f.kind != "list of tables" {
 			fmt.Fprintf(b, "[%s]\n", name)
 			writeCommented(b, f.fields, name+".")
@@ -250,16 +275,31 @@ func writeCommented(b *strings.Builder, fields []field, table string) {
 		for i := range f.value.Len() {
 			elem := f.value.Index(i)
 			fmt.Fprintf(b, "[[%s]]\n", name)
-			writeElement(b, structFields(docs, elem, defaultElement(elem.Type()), ""))
+			writeElement(b, structFields(docs, elem, defaultElement(elem.Type()), ""), name+".")
 		}
 	}
 }
 
-// writeElement writes the keys of one table of a list that are set.
-func writeElement(b *strings.Builder, fields []field) {
+// writeElement writes the keys and tables of one table of a list that are set.
+func writeElement(b *strings.Builder, fields []field, table string) {
 	for _, f := range fields {
 		if !f.section && !f.value.IsZero() {
 			fmt.Fprintf(b, "%s = %s\n", f.name, tomlValue(f.value))
+		}
+	}
+	docs := fieldDocs()
+	for _, f := range fields {
+		switch name := table + f.name; {
+		case !f.section || f.value.IsZero():
+		case f.kind == "table":
+			fmt.Fprintf(b, "[%s]\n", name)
+			writeElement(b, structFields(docs, f.value, reflect.New(f.value.Type()).Elem(), ""), name+".")
+		default:
+			for i := range f.value.Len() {
+				elem := f.value.Index(i)
+				fmt.Fprintf(b, "[[%s]]\n", name)
+				writeElement(b, structFields(docs, elem, defaultElement(elem.Type()), ""), name+".")
+			}
 		}
 	}
 }

@@ -19,10 +19,13 @@ import (
 const maxSocketPath = 103
 
 // validator gathers problems.
-type validator struct{ problems []Problem }
+type validator struct {
+	prefix   string // of every key
+	problems []Problem
+}
 
 func (v *validator) add(key, format string, args ...any) {
-	v.problems = append(v.problems, Problem{Key: key, Message: fmt.Sprintf(format, args...)})
+	v.problems = append(v.problems, Problem{Key: v.prefix + key, Message: fmt.Sprintf(format, args...)})
 }
 
 // Validate reports every problem of a configuration that has its defaults, as a
@@ -100,8 +103,13 @@ func (c Config) validateConsumer(v *validator) {
 	if len(c.Consumer.Clients) == 0 && !loopback(c.Consumer.Listen) {
 		v.add("consumer.clients", "there is none, so no other machine may call at %q; add a table [[consumer.clients]] for each system", c.Consumer.Listen)
 	}
+	c.validateClients(v, "consumer.clients")
+}
+
+// validateClients looks at client rules; where is the key of their list.
+func (c Config) validateClients(v *validator, where string) {
 	for i, cl := range c.Consumer.Clients {
-		key := fmt.Sprintf("consumer.clients[%d]", i)
+		key := fmt.Sprintf("%s[%d]", where, i)
 		if len(cl.Networks) == 0 && len(cl.Certificates) == 0 {
 			v.add(key, "neither networks nor certificates is set, so it lets nobody in; set one")
 		}

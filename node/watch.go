@@ -59,6 +59,9 @@ func (n *Node) awaitLedger(ctx context.Context) {
 
 // fresh reports why the registry view is too old to decide exchanges on.
 func (n *Node) fresh() error {
+	if n.host != nil {
+		return n.host.fresh()
+	}
 	s := n.health.Load()
 	if s == nil {
 		return errors.New("the ledger's state is not known yet")

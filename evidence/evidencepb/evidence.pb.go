@@ -559,9 +559,13 @@ func (x *Record) GetPeerKeyId() []byte {
 // the proofs that they are leaves of its evidence log, under one checkpoint that
 // the registry has anchored.
 type HalfReceipts struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Checkpoint    []byte                 `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // C2SP signed note
-	Halves        []*HalfReceipt         `protobuf:"bytes,2,rep,name=halves,proto3" json:"halves,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoint []byte                 `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // C2SP signed note
+	Halves     []*HalfReceipt         `protobuf:"bytes,2,rep,name=halves,proto3" json:"halves,omitempty"`
+	// Whose records they are, and whom they are for, where that is not the body of
+	// the transport key: a member that it hosts. Empty: that body.
+	From          string `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	To            string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -608,6 +612,20 @@ func (x *HalfReceipts) GetHalves() []*HalfReceipt {
 		return x.Halves
 	}
 	return nil
+}
+
+func (x *HalfReceipts) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *HalfReceipts) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
 }
 
 // HalfReceipt is one body's evidence of one exchange.
@@ -888,12 +906,14 @@ const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\rresponse_body\x18\x0f \x01(\v2\x19.civibus.evidence.v1.BodyR\fresponseBody\x12*\n" +
 	"\x11started_unix_nano\x18\x10 \x01(\x03R\x0fstartedUnixNano\x12,\n" +
 	"\x12finished_unix_nano\x18\x11 \x01(\x03R\x10finishedUnixNano\x12\x1e\n" +
-	"\vpeer_key_id\x18\x12 \x01(\fR\tpeerKeyId\"h\n" +
+	"\vpeer_key_id\x18\x12 \x01(\fR\tpeerKeyId\"\x8c\x01\n" +
 	"\fHalfReceipts\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\fR\n" +
 	"checkpoint\x128\n" +
-	"\x06halves\x18\x02 \x03(\v2 .civibus.evidence.v1.HalfReceiptR\x06halves\"\xa8\x01\n" +
+	"\x06halves\x18\x02 \x03(\v2 .civibus.evidence.v1.HalfReceiptR\x06halves\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\"\xa8\x01\n" +
 	"\vHalfReceipt\x12\x1f\n" +
 	"\vexchange_id\x18\x01 \x01(\tR\n" +
 	"exchangeId\x12\x16\n" +
