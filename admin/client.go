@@ -27,6 +27,7 @@ const maxAnswer = 16 << 20
 // Client talks to a node's administration interface.
 type Client struct {
 	socket string
+	hosted string // the hosted member that requests are about; empty: the node's own body
 	http   *http.Client
 }
 
@@ -39,6 +40,13 @@ func NewClient(socket string) *Client {
 	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
+// For returns a client whose requests are about a member that the node hosts.
+func (c *Client) For(member string) *Client {
+	of := *c
+	of.hosted = member
+	return &of
+}
+
 // do makes one request. Its error is a *Problem whenever the node answered.
 func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://node"+path, bytes.NewReader(body))
@@ -47,6 +55,9 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]by
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.hosted != "" {
+		req.Header.Set(HostedHeader, c.hosted)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

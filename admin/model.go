@@ -131,6 +131,17 @@ type Status struct {
 	Ledger       LedgerStatus      `json:"ledger"`
 	Evidence     EvidenceStatus    `json:"evidence"`
 	Components   map[string]string `json:"components"` // name -> "ok" or what is wrong
+	Hosted       []HostedStatus    `json:"hosted,omitempty"`
+}
+
+// HostedStatus is how a member is that the node hosts.
+type HostedStatus struct {
+	Member       string `json:"member"`
+	Serving      bool   `json:"serving"`
+	Problem      string `json:"problem,omitempty"` // why it is not served
+	Origin       string `json:"origin,omitempty"`
+	Size         uint64 `json:"size"`
+	AnchoredSize uint64 `json:"anchored_size"`
 }
 
 // LedgerStatus is how a node's ledger is.

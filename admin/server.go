@@ -55,6 +55,9 @@ type Backend interface {
 	CheckLog(ctx context.Context) (Check, error)
 	// Config returns the effective configuration as a file.
 	Config() string
+	// Hosted is the backend of a member that the node hosts; a *Problem says why
+	// there is none.
+	Hosted(member string) (Backend, error)
 }
 
 // Server is the interface's server.
@@ -100,8 +103,20 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	return s
 }
 
+// HostedHeader names the hosted member that a request is about, instead of the
+// node's own body.
+const HostedHeader = "Civibus-Hosted"
+
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if member := r.Header.Get(HostedHeader); member != "" {
+		b, err := s.backend.Hosted(member)
+		if err != nil {
+			writeProblem(w, s.problem(r, err))
+			return
+		}
+		s = NewServer(b, s.log)
+	}
 	if _, pattern := s.mux.Handler(r); pattern == "" {
 		writeProblem(w, Problemf(http.StatusNotFound, "no_such_endpoint", "%s %s is not part of the administration interface", r.Method, r.URL.Path).
 			WithHint("GET /v1/openapi.yaml describes it"))

@@ -47,6 +47,43 @@ func (b backend) Policy() ([]byte, error) { return b.n.policy() }
 // Config returns the effective configuration.
 func (b backend) Config() string { return Commented(b.n.cfg) }
 
+// Hosted is the backend of a member that the node hosts.
+func (b backend) Hosted(member string) (admin.Backend, error) {
+	id, err := civibus.ParseMemberID(member)
+	if err != nil {
+		return nil, admin.Problemf(http.StatusBadRequest, "invalid_identifier", "%v", err)
+	}
+	h := b.n.hostedOf(id)
+	if h == nil {
+		return nil, admin.Problemf(http.StatusNotFound, "not_hosted", "member %s is not hosted here", id).
+			WithHint("the configuration has a table [[hosted]] for each; \"civibus status\" lists them")
+	}
+	guest, leave, err := h.enter()
+	if err != nil {
+		return nil, admin.Problemf(http.StatusServiceUnavailable, "not_served", "hosted member %s is not served: %v", id, err)
+	}
+	leave() // administration holds nothing up that ends
+	return backend{guest}, nil
+}
+
+// hostedStatus describes the members that the node hosts.
+func (n *Node) hostedStatus() []admin.HostedStatus {
+	var out []admin.HostedStatus
+	for _, h := range n.hosted {
+		s := admin.HostedStatus{Member: h.cfg.Member}
+		guest, leave, err := h.enter()
+		if err != nil {
+			s.Problem = err.Error()
+		} else {
+			es := guest.current.Load().evidence.Status()
+			s.Serving, s.Origin, s.Size, s.AnchoredSize = true, es.Origin, es.Size, es.AnchoredSize
+			leave()
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
 // Status describes the node.
 func (b backend) Status() admin.Status {
 	n := b.n
@@ -55,7 +92,7 @@ func (b backend) Status() admin.Status {
 		Started: n.started.UTC(), Ready: n.takesExchanges(), ConsumerURL: n.ConsumerURL(), ProviderAddr: n.ProviderAddress(),
 		MetricsURL: n.MetricsURL(), Components: n.components(),
 		Ledger:   admin.LedgerStatus{Mode: n.cfg.Ledger.Mode, Problems: []string{}},
-		Evidence: admin.EvidenceStatus{Origin: n.origin()},
+		Evidence: admin.EvidenceStatus{Origin: n.origin()}, Hosted: n.hostedStatus(),
 	}
 	if led := n.ledger.Load(); led != nil {
 		ls := led.Status()

@@ -155,6 +155,9 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 		return nil, fmt.Errorf("open the evidence log: %w", err)
 	}
 	closers.add("evidence log", r.evidence.Close)
+	if err := n.checkEntries(n.view(), r.evidence); err != nil {
+		return nil, err
+	}
 
 	// Seals: the journal against replays.
 	r.replay, err = seal.OpenReplayJournal(seal.ReplayConfig{
@@ -200,8 +203,8 @@ func (n *Node) gatewayConfig(r *rooms) (gateway.Config, error) {
 	}
 	c := gateway.Config{
 		Member: n.member, Carrier: n.carrier(),
-		View:   func() gateway.View { return n.view() },
-		Fresh:  n.fresh,
+		View:  func() gateway.View { return n.view() },
+		Fresh: n.fresh,
 		Signer: func(v gateway.View) (civibus.Signer, error) {
 			return n.sealSigner(transport.InForce(v, n.member, civibus.SealKey))
 		},

@@ -297,6 +297,9 @@ func (d *deliverer) halves(batch []job) (*evidencepb.HalfReceipts, error) {
 	if len(out.Checkpoint) > maxCheckpoint {
 		out.Checkpoint = evidence.FirstSigned(at.Note)
 	}
+	if d.n.host != nil {
+		out.From = d.n.member.String()
+	}
 	for _, j := range batch {
 		h := &evidencepb.HalfReceipt{ExchangeId: j.exchange, Record: j.record, Trimmed: j.trimmed, Salt: j.salt[:], Index: j.index}
 		if h.Inclusion, err = d.r.evidence.Inclusion(j.index, at.Size); err != nil {
@@ -308,6 +311,16 @@ func (d *deliverer) halves(batch []job) (*evidencepb.HalfReceipts, error) {
 }
 
 func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in *evidencepb.HalfReceipts) (*evidencepb.HalfReceiptsAnswer, error) {
+	// A host takes one delivery at a time from another, for whomever it is.
+	carrier := d.n.view().Carrier(to)
+	if carrier != to {
+		in.To = to.String()
+	}
+	release, err := d.n.carrying().take(ctx, carrier)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	body, err := proto.Marshal(in)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/evidence"
+	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/gateway"
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/registry"
@@ -36,7 +38,7 @@ type hosted struct {
 	cfg    Config
 	member civibus.MemberID
 	ring   *keys.Ring
-	keyErr error
+	keyErr error         // why the ring was not opened and is not tried again
 	tried  chan struct{} // closed once it is known whether it can be served
 	once   sync.Once
 
@@ -215,16 +217,23 @@ func (h *hosted) whileAdmitted(ctx, work context.Context) error {
 	}
 }
 
-// node makes the member's node. Its keys are opened once: a wrong PIN that is tried
-// again and again locks a token.
+// node makes the member's node. Keys in a token are opened once: a wrong PIN that is
+// tried again and again locks it.
 func (h *hosted) node() (*Node, error) {
-	if h.ring == nil && h.keyErr == nil {
-		if h.ring, h.keyErr = h.cfg.Keys.Open(); h.keyErr != nil {
-			h.keyErr = fmt.Errorf("open its keys: %w; mend it and restart the node", h.keyErr)
-		}
-	}
 	if h.keyErr != nil {
 		return nil, h.keyErr
+	}
+	if h.ring == nil {
+		ring, err := h.cfg.Keys.Open()
+		switch {
+		case err == nil:
+			h.ring = ring
+		case h.cfg.Keys.PKCS11.Module != "" || h.cfg.Keys.ReadOnce():
+			h.keyErr = fmt.Errorf("open its keys: %w; mend it and restart the node", err)
+			return nil, h.keyErr
+		default: // the folder may be on its way here
+			return nil, fmt.Errorf("open its keys: %w", err)
+		}
 	}
 	host := h.host
 	n := &Node{
@@ -269,6 +278,72 @@ func (n *Node) house(r *rooms) *gateway.House {
 	}}
 }
 
+// parties says whose halves a delivery brings, and finds the log that holds the
+// exchanges that they are of: each is the peer's or this body's unless the delivery
+// names a member that the one or the other hosts.
+func (n *Node) parties(in *evidencepb.HalfReceipts, peer civibus.MemberID, own *evidence.Log) (from civibus.MemberID, log *evidence.Log, leave func(), err error) {
+	from, log, leave = peer, own, func() {}
+	if in.From != "" {
+		if from, err = civibus.ParseMemberID(in.From); err != nil {
+			return from, nil, nil, fmt.Errorf("from: %w", err)
+		}
+		if !n.view().Carries(peer, from) {
+			return from, nil, nil, fmt.Errorf("from: the registry does not say that %s hosts %s", peer, from)
+		}
+	}
+	if in.To == "" || in.To == n.member.String() {
+		return from, log, leave, nil
+	}
+	to, err := civibus.ParseMemberID(in.To)
+	if err != nil {
+		return from, nil, nil, fmt.Errorf("to: %w", err)
+	}
+	h := n.hostedOf(to)
+	if h == nil {
+		return from, nil, nil, fmt.Errorf("to: %s is not hosted here", to)
+	}
+	guest, leave, err := h.enter()
+	if err != nil {
+		return from, nil, nil, fmt.Errorf("to: %s cannot be served at present", to)
+	}
+	return from, guest.current.Load().evidence, leave, nil
+}
+
+// lanes let one delivery at a time go to each body, whichever of the members that
+// are hosted here sends it.
+type lanes struct {
+	mu   sync.Mutex
+	busy map[civibus.MemberID]chan struct{} // holds one token while a delivery is under way
+}
+
+// take waits for the turn to deliver to a body.
+func (l *lanes) take(ctx context.Context, to civibus.MemberID) (release func(), err error) {
+	l.mu.Lock()
+	if l.busy == nil {
+		l.busy = map[civibus.MemberID]chan struct{}{}
+	}
+	lane := l.busy[to]
+	if lane == nil {
+		lane = make(chan struct{}, 1)
+		l.busy[to] = lane
+	}
+	l.mu.Unlock()
+	select {
+	case lane <- struct{}{}:
+		return func() { <-lane }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// carrying are the lanes of the node whose transport is used.
+func (n *Node) carrying() *lanes {
+	if n.host != nil {
+		return &n.host.lanes
+	}
+	return &n.lanes
+}
+
 // awaitHosted waits until it is known of every hosted member whether it can be
 // served, but not for ever.
 func (n *Node) awaitHosted(ctx context.Context) {
@@ -307,6 +382,15 @@ func (n *Node) awaitAnchored(ctx context.Context, r *rooms, patience time.Durati
 			return
 		}
 	}
+}
+
+// checkEntries reports that the log that was opened is a part only of what the
+// registry has witnessed.
+func (n *Node) checkEntries(v *registry.View, log *evidence.Log) error {
+	if anchored, ok := v.Log(n.origin()); ok && log.Status().Size < anchored.Size {
+		return fmt.Errorf("the registry has witnessed %d entries of %s, and %s holds %d: copy all of it there from where the body was before, or restore the newest backup", anchored.Size, n.origin(), n.cfg.evidenceDir(), log.Status().Size)
+	}
+	return nil
 }
 
 // checkHistory reports that the registry has witnessed more of the evidence log

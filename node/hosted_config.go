@@ -1,7 +1,9 @@
 package node
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/civibus/civibus"
@@ -46,6 +48,30 @@ func (c Config) OfHosted(member string) (Config, error) {
 		}
 	}
 	return Config{}, fmt.Errorf("member %q is not hosted here: the configuration has no table [[hosted]] of it", member)
+}
+
+// CheckHosted reports every problem of all hosted members of a configuration that
+// is valid otherwise, as a *ConfigError with the lines of its file.
+func (c Config) CheckHosted(file string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	lines := keyLines(text)
+	all := &ConfigError{File: file}
+	for i := range c.Hosted {
+		var ce *ConfigError
+		if errors.As(c.ValidateHosted(i), &ce) {
+			for _, p := range ce.Problems {
+				p.Line = lineOf(lines, p.Key)
+				all.Problems = append(all.Problems, p)
+			}
+		}
+	}
+	if len(all.Problems) == 0 {
+		return nil
+	}
+	return all
 }
 
 // ValidateHosted reports every problem of the hosted member with an index, as a

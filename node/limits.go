@@ -19,6 +19,7 @@ const (
 	maxReceiptsBatch    = 256
 	maxReceiptsTime     = 30 * time.Second // to send it
 	maxCheckpoint       = 4 << 10          // as in the registry
+	maxMemberText       = 3 << 10          // three parts of 255 bytes, each %-encoded
 	maxInclusion        = 64               // hashes
 	maxTrimmedRecord    = 16 << 10         // identifiers, times and digests only
 	maxWholeRecord      = 512 << 10        // two signature bases besides
@@ -82,6 +83,8 @@ func checkHalves(raw []byte) error {
 		switch {
 		case number == 1 && len(value) > maxCheckpoint:
 			return fmt.Errorf("the checkpoint has %d bytes, the rule is at most %d", len(value), maxCheckpoint)
+		case number > 2 && len(value) > maxMemberText:
+			return fmt.Errorf("an identifier has %d bytes, the rule is at most %d", len(value), maxMemberText)
 		case number != 2:
 			return nil
 		}

@@ -80,6 +80,7 @@ type Node struct {
 	receipts  *receiptMaker
 
 	deliveries deliveries // of half receipts, under way from other bodies
+	lanes      lanes      // of half receipts, under way to other bodies
 
 	// The members that this node hosts, and what their parts count; and the host of
 	// a node that is itself a hosted member's.

@@ -109,7 +109,13 @@ func (n *Node) serveReceipts(w http.ResponseWriter, r *http.Request, rooms *room
 		http.Error(w, fmt.Sprintf("the rule is a HalfReceipts message of at most %d bytes: %v", maxReceiptsBody, err), http.StatusBadRequest)
 		return
 	}
-	answer, err := proto.Marshal(&evidencepb.HalfReceiptsAnswer{Results: n.takeHalves(r.Context(), rooms.evidence, peer.Member, &in)})
+	from, log, leave, err := n.parties(&in, peer.Member, rooms.evidence)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusForbidden)
+		return
+	}
+	defer leave()
+	answer, err := proto.Marshal(&evidencepb.HalfReceiptsAnswer{Results: n.takeHalves(r.Context(), log, from, &in)})
 	if err != nil {
 		n.log.ErrorContext(r.Context(), "answer about half receipts", "error", err)
 		http.Error(w, "no answer could be made", http.StatusInternalServerError)

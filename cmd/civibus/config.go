@@ -28,6 +28,9 @@ func newConfig(a *app) *cobra.Command {
 				if err == nil {
 					warnings, err = a.checkKeys(cfg)
 				}
+				if err == nil {
+					err = cfg.CheckHosted(a.config)
+				}
 				if a.json {
 					return a.configReport(warnings, err)
 				}

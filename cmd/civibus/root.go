@@ -38,6 +38,7 @@ type streams struct {
 type app struct {
 	streams
 	config string // configuration file
+	hosted string // the hosted member that the command is about; empty: the node's own body
 	json   bool
 }
 
@@ -80,6 +81,7 @@ starting again does not help.`,
 	}
 	root.PersistentFlags().StringVar(&a.config, "config", config, "configuration `file` of the node (environment: CIVIBUS_CONFIG)")
 	root.PersistentFlags().Lookup("config").DefValue = "civibus.toml"
+	root.PersistentFlags().StringVar(&a.hosted, "hosted", "", "act for the `member` that the node hosts, instead of its own body")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{err, fmt.Sprintf("run \"%s --help\"", c.CommandPath())}
@@ -208,11 +210,17 @@ func needsVersion(err error) bool {
 	return errors.As(err, &unknown) || errors.As(err, &halt) || errors.As(err, &layout)
 }
 
-// load reads the node's configuration.
+// load reads the node's configuration, or what of it concerns the hosted member
+// that the command is about.
 func (a *app) load() (node.Config, error) {
 	cfg, err := node.LoadConfig(a.config)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		err = usageError{err, "make one with \"civibus init\", or name it with --config"}
+	case err == nil && a.hosted != "":
+		if cfg, err = cfg.OfHosted(a.hosted); err != nil {
+			err = usageError{err, "\"civibus status\" lists the members that the node hosts"}
+		}
 	}
 	return cfg, err
 }
@@ -223,5 +231,5 @@ func (a *app) client() (*admin.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return admin.NewClient(cfg.Admin.Socket), nil
+	return admin.NewClient(cfg.Admin.Socket).For(a.hosted), nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -22,6 +23,9 @@ under way get 10 seconds to end. It may be killed at any moment: nothing that wa
 answered is lost. Under systemd it tells when it is ready (Type=notify).`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if a.hosted != "" {
+				return usageError{errors.New("a hosted member has no node of its own to run"), "run its host's without --hosted"}
+			}
 			cfg, err := a.load()
 			if err != nil {
 				return err

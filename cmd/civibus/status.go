@@ -45,6 +45,13 @@ func newStatus(a *app) *cobra.Command {
 					fmt.Fprintf(a.out, "problem in %s: %s\n", name, s.Components[name])
 				}
 			}
+			for _, h := range s.Hosted {
+				if h.Serving {
+					fmt.Fprintf(a.out, "hosted %s: served, %d entries, %d anchored\n", h.Member, h.Size, h.AnchoredSize)
+				} else {
+					fmt.Fprintf(a.out, "hosted %s: NOT served: %s\n", h.Member, h.Problem)
+				}
+			}
 			return nil
 		},
 	}
