@@ -48,8 +48,9 @@ type app struct {
 	lanes     lanes
 	cleared   sync.Map // hashes that Submit checked a moment ago, on their way into the pool
 
-	machine atomic.Pointer[registry.Machine]
-	closing chan struct{}
+	machine  atomic.Pointer[registry.Machine]
+	closing  chan struct{}
+	adopting bool // see adoptingKey
 
 	mu       sync.Mutex
 	news     chan struct{} // closed at the next commit
@@ -470,6 +471,7 @@ func (a *app) Commit(context.Context, *abci.RequestCommit) (res *abci.ResponseCo
 		return nil, fmt.Errorf("index block %d: %w", done.height, err)
 	}
 	a.store.stage(puts, deletes)
+	a.told()
 	if err := m.Commit(); err != nil {
 		return nil, fmt.Errorf("commit block %d: %w", done.height, err)
 	}

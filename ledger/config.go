@@ -80,6 +80,14 @@ type Config struct {
 	// SnapshotKeep is how many automatic snapshots are kept. Default 2.
 	SnapshotKeep int
 
+	// StateProvider vouches for the snapshot with which a node begins that has no
+	// blocks. Nil: it begins with the first block.
+	StateProvider StateProvider
+
+	// StateSyncWait is how long nothing may move while the node tries to begin with a
+	// snapshot, before it begins with the first block. Default 90 s.
+	StateSyncWait time.Duration
+
 	// PoolTransactions and PoolBytes bound the transactions that wait for a block.
 	// Defaults 20,000 and 64 MiB. Beyond, Submit holds its callers back for
 	// SubmitWait and then answers ErrBusy.
@@ -164,6 +172,7 @@ func (c Config) WithDefaults() (Config, error) {
 	}
 	setDefault(&c.HeartbeatInterval, 45*time.Second)
 	setDefault(&c.SnapshotKeep, 2)
+	setDefault(&c.StateSyncWait, 90*time.Second)
 	setDefault(&c.PoolTransactions, 20_000)
 	setDefault(&c.PoolBytes, 64<<20)
 	setDefault(&c.SubmitWait, 2*time.Second)

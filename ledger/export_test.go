@@ -210,3 +210,34 @@ func CheckSetChanges(keys []civibus.PublicKey, steps int) error {
 	}
 	return nil
 }
+
+// Prune removes the blocks below a height, as a node does that keeps few.
+func (n *Node) Prune(height int64) error {
+	state, err := sm.NewStore(n.dbs.db("state"), sm.StoreOptions{}).Load()
+	if err != nil {
+		return err
+	}
+	_, _, err = n.engine.BlockStore().PruneBlocks(height, state)
+	return err
+}
+
+// Adopting fills a directory as a node leaves it that is killed when it has taken a
+// snapshot's registry and the engine was not told.
+func Adopting(cfg Config, snapshot string) error {
+	cfg, err := cfg.WithDefaults()
+	if err != nil {
+		return err
+	}
+	a, err := NewApp(cfg)
+	if err != nil {
+		return err
+	}
+	m, err := ReadManifest(snapshot)
+	if err != nil {
+		return err
+	}
+	if err := a.adopt(&offer{manifest: m, dir: snapshot}); err != nil {
+		return err
+	}
+	return a.CloseStore()
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -41,15 +42,27 @@ type Node struct {
 	inside  sync.RWMutex   // held for reading while the engine's databases are read
 	closed  atomic.Bool
 	signer  *signer
+	vouched *vouched // while the node begins with a snapshot
 }
 
 // Open starts a node. It returns when the node runs, which may be before it has
-// caught up with its peers; see Status and WaitView.
-func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
-	cfg, err = cfg.WithDefaults()
+// caught up with its peers; see Status and WaitView. A node that begins with a
+// snapshot has it when Open returns.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	cfg, err := cfg.WithDefaults()
 	if err != nil {
 		return nil, err
 	}
+	n, err := open(ctx, cfg)
+	if errors.Is(err, errNoStateSync) {
+		cfg.Logger.Warn("the node begins with the first block instead of a snapshot", slog.Any("reason", err))
+		cfg.StateProvider = nil
+		n, err = open(ctx, cfg)
+	}
+	return n, err
+}
+
+func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n := &Node{cfg: cfg, dbs: &engineDBs{}}
 	n.life, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	defer func() {
@@ -76,8 +89,15 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
 	}
+	if err := n.dropAdopted(); err != nil {
+		return nil, fmt.Errorf("open the ledger in %s: %w", cfg.Dir, err)
+	}
 	if n.app, err = newApp(cfg, n.store, n.metrics); err != nil {
 		return nil, err
+	}
+	fresh, err := n.beginsFresh()
+	if err != nil {
+		return nil, fmt.Errorf("open the ledger in %s: %w", cfg.Dir, err)
 	}
 	if err := n.app.checkUpgrade(); err != nil {
 		return nil, err
@@ -87,8 +107,13 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 
 	// 3. The engine replays what the registry has not executed yet, then runs.
-	if err := n.startEngine(ctx); err != nil {
+	if err := n.startEngine(ctx, fresh); err != nil {
 		return nil, err
+	}
+	if fresh {
+		if err := n.awaitStateSync(ctx); err != nil {
+			return nil, err
+		}
 	}
 
 	// 4. The watchdog, because the engine says that it is fine when it is not.
@@ -109,11 +134,17 @@ const (
 	schemaKnown = 1
 )
 
-// startEngine makes and starts the CometBFT node.
-func (n *Node) startEngine(ctx context.Context) (err error) {
+// startEngine makes and starts the CometBFT node. A fresh one begins with a snapshot.
+func (n *Node) startEngine(ctx context.Context, fresh bool) (err error) {
 	conf, err := EngineConfig(n.cfg)
 	if err != nil {
 		return err
+	}
+	var options []cmtnode.Option
+	if fresh {
+		n.stateSyncConfig(conf)
+		n.vouched = &vouched{StateProvider: n.cfg.StateProvider, ended: make(chan struct{})}
+		options = append(options, cmtnode.StateProvider(n.vouched))
 	}
 	doc, err := EngineGenesis(n.cfg.Genesis)
 	if err != nil {
@@ -150,7 +181,7 @@ func (n *Node) startEngine(ctx context.Context) (err error) {
 	n.engine, err = cmtnode.NewNodeWithContext(ctx, conf, n.signer, nodeKey,
 		proxy.NewConnSyncLocalClientCreator(application),
 		func() (*types.GenesisDoc, error) { return doc, nil },
-		n.dbs.provide, engineMetrics(n.cfg.EngineMetrics), logger)
+		n.dbs.provide, engineMetrics(n.cfg.EngineMetrics), logger, options...)
 	if err != nil {
 		return fmt.Errorf("open the ledger in %s: %w", n.cfg.Dir, err)
 	}

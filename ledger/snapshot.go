@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/civibus/civibus/registry"
@@ -306,7 +307,8 @@ type snapshots struct {
 	due  chan struct{}
 	node *Node // set before run
 
-	offered *offer // by the engine, while it restores
+	offered *offer        // by the engine, while it restores
+	applied atomic.Uint64 // chunks that were kept
 }
 
 func newSnapshots(a *app) *snapshots {

@@ -81,6 +81,11 @@ func (a *app) OfferSnapshot(_ context.Context, req *abci.RequestOfferSnapshot) (
 	if req.Snapshot == nil || req.Snapshot.Format != snapshotABCI {
 		return answer(abci.ResponseOfferSnapshot_REJECT_FORMAT)
 	}
+	select {
+	case <-a.closing:
+		return answer(abci.ResponseOfferSnapshot_ABORT)
+	default:
+	}
 	if a.view() != nil {
 		return answer(abci.ResponseOfferSnapshot_ABORT)
 	}
@@ -123,6 +128,7 @@ func (a *app) ApplySnapshotChunk(_ context.Context, req *abci.RequestApplySnapsh
 		}
 		o.have[i] = true
 		o.missing--
+		a.snapshots.applied.Add(1)
 	}
 	if o.missing > 0 {
 		return &abci.ResponseApplySnapshotChunk{Result: abci.ResponseApplySnapshotChunk_ACCEPT}, nil
@@ -139,6 +145,9 @@ func (a *app) ApplySnapshotChunk(_ context.Context, req *abci.RequestApplySnapsh
 // adopt replaces the empty registry by a snapshot's. A snapshot that turns out
 // false leaves nothing behind, so that the next one can be tried.
 func (a *app) adopt(o *offer) error {
+	if err := a.markAdopting(); err != nil {
+		return err
+	}
 	machine, err := importChunks(o.manifest, func(i int) ([]byte, error) {
 		return os.ReadFile(filepath.Join(o.dir, chunkName(i)))
 	}, a.store)

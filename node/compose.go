@@ -51,6 +51,14 @@ func (n *Node) openLedger(ctx context.Context) (replica, error) {
 		c.Witness = ringSigner{n, civibus.WitnessKey}
 		c.SecondWitness = func() civibus.Signer { return n.second(civibus.WitnessKey) }
 	}
+	source, err := n.snapshotSource(ctx, c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the ledger: %w", err)
+	}
+	if source != nil {
+		defer source.Close()
+		c.StateProvider = source
+	}
 	led, err := ledger.Open(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger: %w", err)

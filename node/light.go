@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/ledger/light"
 )
 
@@ -52,6 +54,36 @@ func (n *Node) openLight(ctx context.Context) (replica, error) {
 		return nil, fmt.Errorf("follow the ledger: %w", err)
 	}
 	return c, nil
+}
+
+// snapshotSource vouches for the snapshot with which a new ledger node begins. Nil: it
+// begins with the first block, because it has blocks, knows no full node, or none of
+// them has a snapshot. It waits until a full node lets this body in.
+func (n *Node) snapshotSource(ctx context.Context, dir string) (*light.Source, error) {
+	if len(n.cfg.Ledger.FullNodes) == 0 {
+		return nil, nil
+	}
+	if has, err := ledger.HasBlocks(dir); has || err != nil {
+		return nil, err
+	}
+	source, err := light.NewSource(ctx, n.lightConfig("ledger"))
+	if err != nil {
+		return nil, err
+	}
+	switch height, err := source.Snapshot(ctx); {
+	case errors.Is(err, light.ErrExpired):
+		n.log.WarnContext(ctx, "the ledger node begins with the first block, which needs no trust in a later one", "reason", err)
+	case err != nil:
+		source.Close()
+		return nil, err
+	case height == 0:
+		n.log.InfoContext(ctx, "the ledger node begins with the first block: no full node offers a snapshot")
+	default:
+		n.log.InfoContext(ctx, "the ledger node begins with a snapshot", "height", height)
+		return source, nil
+	}
+	source.Close()
+	return nil, nil
 }
 
 // lightConfig is how the ledger is followed by verified headers, with its files in a

@@ -165,19 +165,19 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	n.serveMetrics(lis, &closers, group)
 	group.Go(func() error { n.watchKeys(run); return nil })
 
-	// 2. The ledger, and with it the registry view.
+	// 2. The administration interface, which can say what the node waits for.
+	if err := n.serveAdmin(&closers, group); err != nil {
+		return err
+	}
+
+	// 3. The ledger, and with it the registry view.
 	led, err := n.openLedger(ctx)
 	if err != nil {
-		return err
+		return stopped(ctx, err)
 	}
 	closers.add("ledger", led.Close)
 	n.ledger.Store(led)
 	group.Go(func() error { return n.watchLedger(run) })
-
-	// 3. The administration interface, which can say what the node waits for.
-	if err := n.serveAdmin(&closers, group); err != nil {
-		return err
-	}
 
 	// 4. The registry must hold the body's keys before anything is signed.
 	if err := n.awaitKeys(run, led); err != nil {

@@ -146,7 +146,16 @@ func newClient(ctx context.Context, cfg Config) (c *Client, err error) {
 	if cfg, err = cfg.withDefaults(); err != nil {
 		return nil, err
 	}
-	c = &Client{cfg: cfg, chainID: cfg.Genesis.ChainID, anchors: make(map[int64][]byte)}
+	c = withoutReplica(ctx, cfg)
+	if c.replica, err = ledger.OpenReplica(cfg.Dir, cfg.Genesis); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// withoutReplica makes a client that verifies headers and executes nothing.
+func withoutReplica(ctx context.Context, cfg Config) *Client {
+	c := &Client{cfg: cfg, chainID: cfg.Genesis.ChainID, anchors: make(map[int64][]byte)}
 	c.pool = &pool{c: c}
 	for _, a := range cfg.FullNodes {
 		f := newFullNode(c, a)
@@ -154,10 +163,7 @@ func newClient(ctx context.Context, cfg Config) (c *Client, err error) {
 		c.pool.nodes = append(c.pool.nodes, f)
 	}
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
-	if c.replica, err = ledger.OpenReplica(cfg.Dir, cfg.Genesis); err != nil {
-		return nil, err
-	}
-	return c, nil
+	return c
 }
 
 // Close stops it.

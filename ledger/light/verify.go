@@ -174,9 +174,12 @@ func (c *Client) forward(ctx context.Context, from *fullNode, target *types.Ligh
 // that is later, or the genesis.
 func (c *Client) root(ctx context.Context) error {
 	// 1. What was trusted last, as long as the operator names nothing later.
-	raw, err := c.replica.Trusted()
-	if err != nil {
-		return err
+	var raw []byte
+	var err error
+	if c.replica != nil {
+		if raw, err = c.replica.Trusted(); err != nil {
+			return err
+		}
 	}
 	if raw != nil {
 		lb, err := parseLight(raw, c.chainID)
