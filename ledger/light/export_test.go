@@ -40,3 +40,11 @@ func ParseSmall(b []byte) error {
 	_, err := parseSubmitted(b)
 	return err
 }
+
+// SetStride changes the most blocks between two headers that are trusted, and
+// returns what changes it back.
+func SetStride(n int64) (back func()) {
+	was := stride
+	stride = n
+	return func() { stride = was }
+}

@@ -3,6 +3,9 @@ package light_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -96,4 +99,47 @@ func TestTrustExpires(t *testing.T) {
 	eventually(t, "a snapshot", func() bool { s, err := w.nodes[0].Snapshots(); return err == nil && len(s) > 0 })
 	c = open(t, cfg)
 	w.reaches(c, height)
+}
+
+// TestCatchesUp: a client that is many blocks behind goes from one trusted header to
+// the next, with answers that hold a part of what was asked; and one that was told
+// what to trust, where no snapshot is, walks back from there to the first block.
+func TestCatchesUp(t *testing.T) {
+	defer light.SetStride(7)()
+	w := newNetwork(t, 1, nil)
+	few := func(rw http.ResponseWriter, r *http.Request, honest http.Handler) {
+		if q := r.URL.Query(); strings.HasSuffix(r.URL.Path, "/blocks") {
+			from, err := strconv.Atoi(q.Get("from"))
+			check(t, err)
+			q.Set("to", strconv.Itoa(from+1))
+			r.URL.RawQuery = q.Encode()
+		}
+		honest.ServeHTTP(rw, r)
+	}
+	other := newFace(t, func() *ledger.Node { return w.nodes[0] })
+	w.faces[0].tell(few)
+	other.tell(few)
+	cfg := w.config(w.faces[0], other)
+	c, err := light.Open(context.Background(), cfg)
+	check(t, err)
+	w.reaches(c, w.commit(0, w.bodies[0].subsystem(t, "FIRST")))
+	check(t, c.Close(context.Background()))
+	height := uint64(0)
+	for i := range 25 {
+		height = w.commit(0, w.bodies[0].subsystem(t, fmt.Sprint("S", i)))
+	}
+	c = open(t, cfg)
+	w.reaches(c, height)
+
+	cfg.Dir = t.TempDir()
+	cfg.TrustHeight = height
+	cfg.TrustHash, err = w.nodes[0].HeaderHash(height)
+	check(t, err)
+	told := open(t, cfg)
+	w.reaches(told, height)
+	for _, c := range []*light.Client{c, told} {
+		if kinds, _ := lies(t, cfg.Dir); len(kinds) != 0 || !c.Status().Healthy {
+			t.Errorf("named %v, %v", kinds, c.Status().Problems)
+		}
+	}
 }
