@@ -118,7 +118,6 @@ type Client struct {
 	trusted    *types.LightBlock
 	trustedRaw []byte
 	trustKept  bool
-	seen       int64     // the greatest verified height
 	alone      bool      // no second full node confirmed the last header
 	caught     bool      // it was at the newest block once
 	problem    error     // why there is nothing new
