@@ -49,7 +49,10 @@ type hosted struct {
 	empty   chan struct{} // closed when the last one is over; nil: nobody waits
 }
 
-var errNotTried = errors.New("the node is starting")
+var (
+	errNotTried = errors.New("the node is starting")
+	errLeaving  = errors.New("its exchanges have ended, and its log is being completed and closed: wait for that before the folder is copied")
+)
 
 func (n *Node) newHosted(i int) *hosted {
 	h := &hosted{host: n, index: i, cfg: n.cfg.ForHosted(n.cfg.Hosted[i]), tried: make(chan struct{}), problem: errNotTried}
@@ -174,7 +177,7 @@ func (h *hosted) serve(ctx context.Context) (err error) {
 	h.once.Do(func() { close(h.tried) })
 	h.host.log.InfoContext(ctx, "a hosted member is served", "hosted", h.cfg.Member, "log", n.origin(), "entries", r.evidence.Status().Size)
 	err = h.whileAdmitted(ctx, work)
-	h.shut(err)
+	h.shut(errLeaving)
 	// 6. What it leaves behind is complete and witnessed, as far as that can be.
 	if ctx.Err() == nil && work.Err() == nil {
 		n.awaitAnchored(ctx, r, partingPatience)

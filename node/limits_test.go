@@ -39,6 +39,7 @@ func TestDeliveryLimits(t *testing.T) {
 		{"a long trimmed record", &evidencepb.HalfReceipts{Halves: []*evidencepb.HalfReceipt{half(func(h *evidencepb.HalfReceipt) { h.Record = make([]byte, 17<<10) })}}, "record"},
 		{"a huge record", &evidencepb.HalfReceipts{Halves: []*evidencepb.HalfReceipt{half(func(h *evidencepb.HalfReceipt) { h.Record, h.Trimmed = make([]byte, 513<<10), false })}}, "record"},
 		{"a long checkpoint", &evidencepb.HalfReceipts{Checkpoint: make([]byte, 5<<10)}, "checkpoint"},
+		{"a long identifier", &evidencepb.HalfReceipts{From: strings.Repeat("x", 4<<10)}, "identifier"},
 		{"too many halves", &evidencepb.HalfReceipts{Halves: make([]*evidencepb.HalfReceipt, 257)}, "halves"},
 		{"too many hashes", &evidencepb.HalfReceipts{Halves: []*evidencepb.HalfReceipt{half(func(h *evidencepb.HalfReceipt) { h.Inclusion = make([][]byte, 65) })}}, "hashes"},
 	} {

@@ -76,7 +76,7 @@ func (n *network) View() transport.View {
 func (n *network) change(f func(v *fakeView)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	next := &fakeView{height: n.view.height + 1, keys: maps.Clone(n.view.keys), members: maps.Clone(n.view.members)}
+	next := &fakeView{height: n.view.height + 1, keys: maps.Clone(n.view.keys), members: maps.Clone(n.view.members), hosts: maps.Clone(n.view.hosts)}
 	f(next)
 	n.view = next
 }
@@ -277,9 +277,14 @@ func calling(method, path, body string) transport.Request {
 // get makes a GET, reads the answer and closes it.
 func get(t *testing.T, client *transport.Client, to civibus.MemberID, server string) (int, transport.Peer, error) {
 	t.Helper()
+	return getPath(t, client, to, server, "/r1/x")
+}
+
+func getPath(t *testing.T, client *transport.Client, to civibus.MemberID, server, path string) (int, transport.Peer, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	resp, peer, err := client.Do(ctx, to, server, calling("GET", "/r1/x", ""))
+	resp, peer, err := client.Do(ctx, to, server, calling("GET", path, ""))
 	if err != nil {
 		return 0, peer, err
 	}

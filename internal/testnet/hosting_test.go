@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -308,6 +309,7 @@ func TestHostedOfficeMoves(t *testing.T) {
 	register(t, n, o.by(hostA, o.setHost(hostB.ID.String())))
 	deny(o.by(town, &registrypb.Tx{Body: &registrypb.Tx_AcceptHost{AcceptHost: &registrypb.AcceptHost{Member: id.String(), Host: hostB.ID.String()}}}))
 	asked3 := must(asOffice(hostA.ConsumerURL())) // asked is not yet accepted
+	acknowledged := underLoad(t, 4, func() (string, error) { return asOffice(hostA.ConsumerURL()) }, toOffice)
 	register(t, n, o.by(hostB, &registrypb.Tx{Body: &registrypb.Tx_AcceptHost{AcceptHost: &registrypb.AcceptHost{Member: id.String(), Host: hostB.ID.String()}}}))
 	_, err = asOffice(hostA.ConsumerURL())
 	refused(t, err, "UnknownMember", "MaintenanceMode")
@@ -326,6 +328,16 @@ func TestHostedOfficeMoves(t *testing.T) {
 		t.Errorf("the log came with %+v", before)
 	}
 	atB := hostB.Admin().For(id.String())
+	calls := acknowledged()
+	if len(calls) == 0 {
+		t.Error("no exchange was made while the office moved")
+	}
+	t.Logf("%d exchanges were made while the office moved", len(calls))
+	for _, exchange := range calls {
+		if x, err := atB.Exchange(t.Context(), exchange); err != nil || len(x.Entries) == 0 || x.Entries[0].Outcome != "answered" {
+			t.Errorf("exchange %s was acknowledged before the move and is lost: %+v %v", exchange, x, err)
+		}
+	}
 	asked4, served4 := must(asOffice(hostB.ConsumerURL())), must(toOffice())
 	receipts = append(receipts, prove(atB, asked4, served4)...)
 	receipts = append(receipts, prove(atB, asked1, served1)...) // of before the move
@@ -355,6 +367,43 @@ func TestHostedOfficeMoves(t *testing.T) {
 	for _, raw := range receipts {
 		verified(t, population, raw)
 	}
+
+	// 10. A host with an older copy does not go on with it.
+	register(t, n, o.by(hostA, o.setHost(hostB.ID.String())))
+	register(t, n, o.by(hostB, &registrypb.Tx{Body: &registrypb.Tx_AcceptHost{AcceptHost: &registrypb.AcceptHost{Member: id.String(), Host: hostB.ID.String()}}}))
+	awaitServed(t, hostB, false, "copy all of it there")
+	_, err = asOffice("http://" + own.cfg.Consumer.Listen) // the own node has stopped speaking for it
+	refused(t, err, "UnknownMember")
+}
+
+// underLoad makes calls one after the other on each of some lanes, until all are
+// refused or the function that it returns is called, which returns the ids of those
+// that were answered. A call that fails otherwise than by a gateway's word is an error.
+func underLoad(t *testing.T, lanes int, calls ...func() (string, error)) func() []string {
+	t.Helper()
+	var mu sync.Mutex
+	var ids []string
+	var wg sync.WaitGroup
+	for i := range lanes {
+		call := calls[i%len(calls)]
+		wg.Go(func() {
+			for {
+				id, err := call()
+				var e *client.Error
+				switch {
+				case errors.As(err, &e):
+					return // refused, as it must be sooner or later
+				case err != nil:
+					t.Errorf("a call while the office moved: %v", err)
+					return
+				}
+				mu.Lock()
+				ids = append(ids, id)
+				mu.Unlock()
+			}
+		})
+	}
+	return func() []string { wg.Wait(); return ids }
 }
 
 // fetchAs gets a path of a consumer face in the name of a client.
