@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,9 @@ type watchdog struct {
 	missing map[string]time.Time // by node id
 	redial  map[string]redial
 	enough  bool // a follower has the peers it needs
+
+	caughtUp bool // the node had once what its peers had
+
 	checked uint64
 	diverge string
 }
@@ -105,7 +109,8 @@ func (w *watchdog) look() Status {
 	a.mu.Lock()
 	s.BlockAge = max(now.Sub(a.lastTime), 0)
 	a.mu.Unlock()
-	connected, best := w.peers(&s)
+	connected, claims := w.peers(&s)
+	w.checkCaughtUp(&s, claims)
 	set := w.voters()
 	_, votes := set[string(n.signer.address)]
 	s.Validator = n.cfg.ValidatorKey != "" && votes
@@ -127,26 +132,43 @@ func (w *watchdog) look() Status {
 		report(problemWitness, true, "nothing is cosigned: %v", err)
 	}
 	w.checkProgress(now, s, report)
-	w.checkBehind(now, s, best, report)
+	w.checkBehind(now, s, claims, report)
 	w.checkPeers(now, s, connected, len(set), report)
 	w.checkUpgrade(report)
 	w.checkGuard(report)
 	return s
 }
 
-// peers counts connections and finds the greatest height that a peer claims.
-func (w *watchdog) peers(s *Status) (connected map[string]bool, best uint64) {
+// peers counts connections and collects the heights that peers claim, greatest
+// first.
+func (w *watchdog) peers(s *Status) (connected map[string]bool, claims []uint64) {
 	connected = make(map[string]bool)
 	for _, p := range w.node.peers() {
 		s.Peers++
 		connected[string(p.ID())] = true
 		if ps, ok := p.Get(types.PeerStateKey).(*cs.PeerState); ok {
 			if h := ps.GetHeight(); h > 0 {
-				best = max(best, uint64(h-1)) // it works on h, so it has h-1
+				claims = append(claims, uint64(h-1)) // it works on h, so it has h-1
 			}
 		}
 	}
-	return connected, best
+	slices.SortFunc(claims, func(a, b uint64) int { return cmp.Compare(b, a) })
+	return connected, claims
+}
+
+// checkCaughtUp finds out when a node that has started has what its peers have. The
+// engine ends its search for blocks as soon as it has a peer whose height it does
+// not know yet, and gets the rest block by block. Less than a third of the peers may
+// claim what they like.
+func (w *watchdog) checkCaughtUp(s *Status, claims []uint64) {
+	if w.caughtUp || len(claims) == 0 {
+		return
+	}
+	if claims[len(claims)/3] > s.Height+2 {
+		s.CatchingUp = true
+	} else if !s.CatchingUp {
+		w.caughtUp = true
+	}
 }
 
 type reporter func(kind string, fatal bool, format string, args ...any)
@@ -185,7 +207,11 @@ func (w *watchdog) checkProgress(now time.Time, s Status, report reporter) {
 }
 
 // checkBehind reports a node that its peers have left behind for long.
-func (w *watchdog) checkBehind(now time.Time, s Status, best uint64, report reporter) {
+func (w *watchdog) checkBehind(now time.Time, s Status, claims []uint64, report reporter) {
+	best := uint64(0)
+	if len(claims) > 0 {
+		best = claims[0]
+	}
 	if best <= s.Height+2 || s.BlockAge < w.node.cfg.StallAfter {
 		w.behind = time.Time{}
 		return

@@ -66,7 +66,9 @@ func (n *Node) fresh() error {
 	if s == nil {
 		return errors.New("the ledger's state is not known yet")
 	}
-	if s.CatchingUp && s.Peers > 0 && !n.ready.Load() {
+	// Behind its peers, or just started and looking for them, a node knows that it
+	// may not know a right or a revocation. Alone it goes on with what it has.
+	if s.CatchingUp && (s.Peers > 0 || !n.ready.Load()) {
 		return errors.New("this node is catching up with the ledger")
 	}
 	if a := n.viewAge(); a.stale {

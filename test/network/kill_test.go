@@ -4,6 +4,8 @@ package network_test
 
 import (
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -13,13 +15,21 @@ import (
 // TestKilledNodes: under load, one of four nodes after the other is killed at some
 // moment and started again.
 func TestKilledNodes(t *testing.T) {
-	kill(t, 4, 1, times(2, 8, 500))
+	kill(t, 4, 1, kills(times(2, 8, 500)))
 }
 
 // TestKilledNodesAmongSeven: of seven, two at a time.
 func TestKilledNodesAmongSeven(t *testing.T) {
 	only(t)
 	kill(t, 7, 2, times(0, 2, 100))
+}
+
+// kills is how often a node of four is killed: CIVIBUS_FAULT_KILLS, if it is set.
+func kills(otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv("CIVIBUS_FAULT_KILLS")); err == nil {
+		return n
+	}
+	return otherwise
 }
 
 func kill(t *testing.T, bodies, at, rounds int) {

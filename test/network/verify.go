@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,6 +47,7 @@ const sample = 24
 //   - evidence logs only grew: each checkpoint seen is a state that the log, rebuilt
 //     from its entries, had; and the log fits its records
 //   - exchanges between healthy bodies did not stop for longer than one timeout
+//   - no exchange was refused for a reason that an up-to-date registry does not give
 //
 // All bodies must run.
 func (n *Network) Verify(ctx context.Context) (f Figures, err error) {
@@ -63,6 +65,13 @@ func (n *Network) Verify(ctx context.Context) (f Figures, err error) {
 	}
 	if f.Exchanges == 0 || f.Changes == 0 {
 		check(fmt.Errorf("%d exchanges and %d changes were acknowledged: there was no load", f.Exchanges, f.Changes))
+	}
+	for _, kind := range []string{"AccessDenied", "UnknownMember", "UnknownService"} {
+		for reason, times := range f.Failed {
+			if strings.HasSuffix(reason, kind) {
+				check(fmt.Errorf("%s, %d times: a node decided on a view that it should have known to be old, since no right ever ended", reason, times))
+			}
+		}
 	}
 	// 2. What the running nodes say.
 	check(n.Await(ctx, n.Bodies...))
