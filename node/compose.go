@@ -21,6 +21,7 @@ import (
 	"github.com/civibus/civibus/gateway"
 	"github.com/civibus/civibus/internal/httpd"
 	"github.com/civibus/civibus/internal/problem"
+	"github.com/civibus/civibus/internal/tlsprofile"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/seal"
@@ -286,7 +287,7 @@ func readCertificate(file string) (*x509.Certificate, error) {
 func (n *Node) serveFaces(run context.Context, l listeners, r *rooms, closers *closers, group *errgroup.Group) error {
 	options := httpd.Options{Logger: n.log.With("room", "consumer")}
 	if n.cfg.Consumer.TLSCertificate != "" {
-		cert, err := tls.LoadX509KeyPair(n.cfg.Consumer.TLSCertificate, n.cfg.Consumer.TLSKey)
+		cert, err := tlsprofile.LoadPair(n.cfg.Consumer.TLSCertificate, n.cfg.Consumer.TLSKey)
 		if err != nil {
 			return fmt.Errorf("consumer face: %w", err)
 		}

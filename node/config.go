@@ -351,6 +351,10 @@ type MetricsConfig struct {
 	// it on loopback or an administration network: it tells how busy a body is.
 	// "off" serves none.
 	Listen string `toml:"listen"`
+
+	// Lets listen be an address that other machines reach. Set it when that network
+	// is an administration network: whoever reaches the port reads all metrics.
+	Anywhere bool `toml:"anywhere"`
 }
 
 // LogConfig is the node's own log.

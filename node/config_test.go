@@ -115,6 +115,40 @@ func TestSecretFilesOfOthersAreRefused(t *testing.T) {
 	}
 }
 
+// TestAdministrationStaysLocal: administration has no network address, and
+// metrics have one that other machines reach only when that is said twice.
+func TestAdministrationStaysLocal(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "genesis.toml"), "")
+	file := filepath.Join(dir, "civibus.toml")
+	load := func(lines string) error {
+		write(t, file, "member = \"DEMO/GOV/0001\"\n[consumer]\nplain_http = \"loopback\"\n"+lines)
+		_, err := node.LoadConfig(file)
+		return err
+	}
+	if err := load(""); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"listen", "address", "tcp"} {
+		if err := load("[admin]\n" + key + " = \"127.0.0.1:9000\"\n"); err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("admin.%s: %v", key, err)
+		}
+	}
+	for _, address := range []string{"0.0.0.0:9464", ":9464", "[::]:9464", "10.1.2.3:9464", "metrics.example:9464"} {
+		if err := load("[metrics]\nlisten = \"" + address + "\"\n"); err == nil || !strings.Contains(err.Error(), "metrics.anywhere = true") {
+			t.Errorf("metrics at %s: %v", address, err)
+		}
+		if err := load("[metrics]\nlisten = \"" + address + "\"\nanywhere = true\n"); err != nil {
+			t.Errorf("metrics at %s, said twice: %v", address, err)
+		}
+	}
+	for _, address := range []string{"127.0.0.1:9464", "[::1]:9464", "localhost:9464", "off"} {
+		if err := load("[metrics]\nlisten = \"" + address + "\"\n"); err != nil {
+			t.Errorf("metrics at %s: %v", address, err)
+		}
+	}
+}
+
 func TestDurationAndSizeForms(t *testing.T) {
 	for in, want := range map[string]time.Duration{"30d": 720 * time.Hour, "5m": 5 * time.Minute, "1h30m": 90 * time.Minute, "500ms": 500 * time.Millisecond} {
 		var d node.Duration

@@ -7,6 +7,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/policy"
 	"github.com/civibus/civibus/seal"
 	"github.com/civibus/civibus/transport"
 )
@@ -60,3 +61,16 @@ func LedgerFaceOf(full http.Handler, clock civibus.Clock, stop context.Context) 
 	f.full = full
 	return f
 }
+
+// Cosignatures answers as a validator's cosignature call does, up to where the
+// ledger would be asked.
+func Cosignatures(clock civibus.Clock) http.Handler {
+	return cosignatures{&Node{clock: clock}, policy.NewLimiter(cosignMembers)}
+}
+
+// The limits of cosignatures.
+const (
+	CosignaturePath = cosignaturePath
+	CosignRequests  = cosignRequests
+	CosignPeriod    = cosignPeriod
+)

@@ -17,6 +17,7 @@ import (
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/policy"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/transport"
 )
@@ -34,7 +35,7 @@ const (
 // others. Who asks was established by transport.Server. What waits ends with stop.
 func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+cosignaturePath, n.serveCosignature)
+	mux.HandleFunc("GET "+cosignaturePath, cosignatures{n, policy.NewLimiter(cosignMembers)}.ServeHTTP)
 	mux.HandleFunc("POST "+receiptsPath, func(w http.ResponseWriter, req *http.Request) { n.serveReceipts(w, req, r) })
 	face := newLedgerFace(n, stop)
 	provider := n.house(r).Provider(transport.NotServedHere)
@@ -49,6 +50,37 @@ func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 		}
 		provider.ServeHTTP(w, req)
 	})
+}
+
+// A cosignature of a size that was not asked for before costs writes to the disk.
+// A gateway asks for one every five seconds while it makes receipts of what is
+// anchored as often; each member has ten times as many, with as many in hand.
+const (
+	cosignRequests = 60
+	cosignPeriod   = 30 * time.Second
+	cosignMembers  = 4096 // whose shares are remembered
+)
+
+// cosignatures answers with this validator's cosignatures, to each member within
+// its share.
+type cosignatures struct {
+	n       *Node
+	limiter *policy.Limiter
+}
+
+// ServeHTTP answers, or says that it is too much.
+func (c cosignatures) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	peer, ok := transport.PeerFrom(r.Context())
+	if !ok {
+		http.Error(w, "who asks is not known", http.StatusForbidden)
+		return
+	}
+	if ok, retry := c.limiter.Allow(peer.Member.String(), civibus.RateLimit{Requests: cosignRequests, Per: cosignPeriod}, c.n.clock()); !ok {
+		w.Header().Set("Retry-After", strconv.Itoa(int(retry/time.Second)+1))
+		http.Error(w, fmt.Sprintf("too many cosignatures: the rule is %d in %v for each member; ask again later", cosignRequests, cosignPeriod), http.StatusTooManyRequests)
+		return
+	}
+	c.n.serveCosignature(w, r)
 }
 
 // serveCosignature answers with this validator's cosignature of the registry

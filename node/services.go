@@ -13,6 +13,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/tlsprofile"
 	"github.com/civibus/civibus/link/files"
 	"github.com/civibus/civibus/link/soap"
 	"github.com/civibus/civibus/service"
@@ -81,7 +82,7 @@ func (n *Node) adapter(s ServiceConfig, closers *closers) (http.Handler, error) 
 
 // upstreamTransport carries an adapter's calls with the service's certificates.
 func upstreamTransport(s ServiceConfig) (*http.Transport, error) {
-	tc := &tls.Config{MinVersion: tls.VersionTLS12}
+	tc := tlsprofile.Upstream()
 	if s.CA != "" {
 		text, err := os.ReadFile(s.CA)
 		if err != nil {
@@ -93,7 +94,7 @@ func upstreamTransport(s ServiceConfig) (*http.Transport, error) {
 		}
 	}
 	if s.ClientCertificate != "" {
-		pair, err := tls.LoadX509KeyPair(s.ClientCertificate, s.ClientKey)
+		pair, err := tlsprofile.LoadPair(s.ClientCertificate, s.ClientKey)
 		if err != nil {
 			return nil, fmt.Errorf("client certificate: %w", err)
 		}

@@ -51,6 +51,9 @@ func (c Config) Validate() error {
 	}
 	if c.Metrics.Listen != "off" {
 		v.address("metrics.listen", c.Metrics.Listen)
+		if !c.Metrics.Anywhere && !loopback(c.Metrics.Listen) {
+			v.add("metrics.listen", "%q is not a loopback address, so that other machines could read how busy the body is; listen on 127.0.0.1, or set metrics.anywhere = true if the network is for administration only", c.Metrics.Listen)
+		}
 	}
 	if _, err := obs.ParseLevel(c.Log.Level); err != nil {
 		v.add("log.level", "%v", err)

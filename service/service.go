@@ -28,6 +28,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/h1"
+	"github.com/civibus/civibus/internal/tlsprofile"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -231,7 +232,7 @@ func parseBase(s string) (*url.URL, error) {
 }
 
 func (u Upstream) tls() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	config := tlsprofile.Upstream()
 	if u.CA != "" {
 		pem, err := os.ReadFile(u.CA)
 		if err != nil {
@@ -253,7 +254,7 @@ func (u Upstream) tls() (*tls.Config, error) {
 		if info.Mode().Perm()&0o077 != 0 {
 			return nil, fmt.Errorf("client key file %s has mode %04o, the rule is 0600: chmod 600 %s", u.ClientKey, info.Mode().Perm(), u.ClientKey)
 		}
-		pair, err := tls.LoadX509KeyPair(u.ClientCertificate, u.ClientKey)
+		pair, err := tlsprofile.LoadPair(u.ClientCertificate, u.ClientKey)
 		if err != nil {
 			return nil, fmt.Errorf("client certificate %s with key %s: they do not load as a PEM pair", u.ClientCertificate, u.ClientKey)
 		}

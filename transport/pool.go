@@ -10,6 +10,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/h1"
+	"github.com/civibus/civibus/internal/tlsprofile"
 )
 
 const maxBackOff = 30 * time.Second
@@ -227,7 +228,7 @@ func (p *pool) handshake(ctx context.Context, c *Client, raw net.Conn) (net.Conn
 	if err != nil {
 		return nil, ownCertificateFault(err)
 	}
-	config := baseTLS()
+	config := tlsprofile.New()
 	config.Certificates = []tls.Certificate{*certificate}
 	if host, _, err := net.SplitHostPort(p.of.address); err == nil {
 		config.ServerName = host // for load balancers; nothing is checked against it

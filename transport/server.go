@@ -16,6 +16,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/h1serve"
 	"github.com/civibus/civibus/internal/httpd"
+	"github.com/civibus/civibus/internal/tlsprofile"
 )
 
 const (
@@ -95,7 +96,7 @@ func NewServer(config ServerConfig) (*Server, error) {
 // key in force and shows the newest certificate. A server that uses it without
 // Server must check PeerOf at every request.
 func ServerTLS(view func() View, certificate func() (*tls.Certificate, error)) *tls.Config {
-	config := baseTLS()
+	config := tlsprofile.New()
 	config.ClientAuth = tls.RequireAnyClientCert
 	config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return certificate() }
 	config.VerifyConnection = func(state tls.ConnectionState) error {

@@ -86,15 +86,6 @@ func leafKey(state tls.ConnectionState) (civibus.KeyID, error) {
 	return keyOf(state.PeerCertificates[0]), nil
 }
 
-// baseTLS is what both sides have in common.
-func baseTLS() *tls.Config {
-	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		NextProtos:             []string{"http/1.1"},
-		SessionTicketsDisabled: true,
-	}
-}
-
 // peerKey carries the Peer in a request's context, where a test put it.
 type peerKey struct{}
 

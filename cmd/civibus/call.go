@@ -17,6 +17,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/client"
+	"github.com/civibus/civibus/internal/tlsprofile"
 )
 
 // maxJSONBody bounds the answer that --json holds in memory.
@@ -156,9 +157,9 @@ func (a *app) caller(c *cobra.Command, f callFlags) (*client.Client, error) {
 	if err != nil {
 		return nil, usageError{err, "e.g. --client DEMO/GOV/0001/portal"}
 	}
-	tc := &tls.Config{MinVersion: tls.VersionTLS12}
+	tc := tlsprofile.New()
 	if f.cert != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		pair, err := tlsprofile.LoadPair(f.cert, f.key)
 		if err != nil {
 			return nil, fmt.Errorf("client certificate: %w", err)
 		}

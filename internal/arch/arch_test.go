@@ -20,17 +20,17 @@ var rules = []arch.Rule{
 	{Room: "policy", Allow: []string{".", "internal/rawurl"}},
 	{Room: "seal/httpsig"},
 	{Room: "seal", Allow: []string{".", "internal/schema"}},
-	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve"}},                                           // one server for all faces, so that their limits are one code
+	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                    // one server for all faces, so that their limits are one code
 	{Room: "evidence", Allow: []string{".", "internal/schema", "internal/pqnote"}},                                                           // one form of mark for every store on disk
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
-	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl"}},
+	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
 	{Room: "registry", Allow: []string{".", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
-	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote"}},
-	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs"}},
+	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile"}},
+	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
 	{Room: "apps", Allow: []string{".", "client"}},
@@ -38,10 +38,11 @@ var rules = []arch.Rule{
 	{Room: "internal/arch"},
 	{Room: "internal/problem", Allow: []string{"."}},
 	{Room: "internal/h1", Allow: []string{"internal/rawconn"}},
-	{Room: "internal/httpd", Allow: []string{"internal/h1serve", "internal/rawconn"}},
+	{Room: "internal/httpd", Allow: []string{"internal/h1serve", "internal/rawconn", "internal/tlsprofile"}},
 	{Room: "internal/h1serve"},
 	{Room: "internal/mldsa", Allow: []string{"."}},
 	{Room: "internal/pqnote", Allow: []string{".", "internal/mldsa"}},
+	{Room: "internal/tlsprofile"},
 	{Room: "internal/obs", Allow: []string{"."}},
 	{Room: "internal/rawconn"},
 	{Room: "internal/rawurl"},

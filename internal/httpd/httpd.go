@@ -15,12 +15,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/civibus/civibus/internal/h1serve"
 	"github.com/civibus/civibus/internal/rawconn"
+	"github.com/civibus/civibus/internal/tlsprofile"
 )
 
 // Options are a server's limits. Zero values mean the defaults.
@@ -36,6 +38,9 @@ type Options struct {
 	MaxHeaderBytes int
 	// MaxConns bounds the open connections; further ones wait. Default 4096.
 	MaxConns int
+	// MaxConnsPerHost bounds the open connections of one address; further ones are
+	// closed at once. Default: half of MaxConns, so that no host takes all.
+	MaxConnsPerHost int
 	// TLS is how connections are secured; nil: plain HTTP. See CertificateTLS.
 	TLS *tls.Config
 	// Connected, when not nil, is called with each connection that is accepted.
@@ -52,12 +57,10 @@ type Options struct {
 // CertificateTLS shows one certificate. Client certificates are asked for, not
 // verified: rules compare them as a whole.
 func CertificateTLS(c tls.Certificate) *tls.Config {
-	return &tls.Config{
-		Certificates: []tls.Certificate{c},
-		ClientAuth:   tls.RequestClientCert,
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"http/1.1"},
-	}
+	config := tlsprofile.New()
+	config.Certificates = []tls.Certificate{c}
+	config.ClientAuth = tls.RequestClientCert
+	return config
 }
 
 func (o *Options) defaults() {
@@ -66,6 +69,7 @@ func (o *Options) defaults() {
 	setDefault(&o.StallTimeout, 30*time.Second)
 	setDefault(&o.MaxHeaderBytes, 64<<10)
 	setDefault(&o.MaxConns, 4096)
+	setDefault(&o.MaxConnsPerHost, max(1, o.MaxConns/2))
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -119,7 +123,8 @@ func New(handler http.Handler, o Options) *Server {
 
 // Serve accepts connections until Shutdown or Close and then returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	l = &listener{Listener: l, stall: s.options.StallTimeout, slots: make(chan struct{}, s.options.MaxConns), done: make(chan struct{})}
+	l = &listener{Listener: l, stall: s.options.StallTimeout, slots: make(chan struct{}, s.options.MaxConns), done: make(chan struct{}),
+		perHost: s.options.MaxConnsPerHost, hosts: make(map[netip.Addr]int)}
 	if s.options.TLS != nil {
 		l = tls.NewListener(l, s.options.TLS)
 	}
@@ -139,21 +144,59 @@ type listener struct {
 	slots chan struct{}
 	done  chan struct{}
 	once  sync.Once
+
+	perHost int
+	mu      sync.Mutex
+	hosts   map[netip.Addr]int // open connections
 }
 
-// Accept waits for a slot and then for a connection.
+// enter counts a connection of a host, and says whether it may have one more.
+func (l *listener) enter(host netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.hosts[host] >= l.perHost {
+		return false
+	}
+	l.hosts[host]++
+	return true
+}
+
+func (l *listener) leave(host netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.hosts[host]--; l.hosts[host] <= 0 {
+		delete(l.hosts, host)
+	}
+}
+
+// hostOf is a connection's other address; a Unix socket has none of its own, and
+// all its connections count as one host's.
+func hostOf(c net.Conn) netip.Addr {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// Accept waits for a slot and then for a connection of a host that may have one.
 func (l *listener) Accept() (net.Conn, error) {
 	select {
 	case l.slots <- struct{}{}:
 	case <-l.done:
 		return nil, net.ErrClosed
 	}
-	c, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			<-l.slots
+			return nil, err
+		}
+		host := hostOf(c)
+		if l.enter(host) {
+			return &conn{Conn: rawconn.Wrap(c), listener: l, host: host}, nil
+		}
+		c.Close()
 	}
-	return &conn{Conn: rawconn.Wrap(c), listener: l}, nil
 }
 
 // Close stops accepting.
@@ -166,6 +209,7 @@ func (l *listener) Close() error {
 type conn struct {
 	net.Conn
 	listener *listener
+	host     netip.Addr
 	closed   func() // nil: nobody wants to know
 	once     sync.Once
 	until    atomic.Int64 // the write deadline, in Unix nanoseconds; 0: not known
@@ -209,6 +253,7 @@ func (c *conn) CloseWrite() error {
 func (c *conn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
+		c.listener.leave(c.host)
 		<-c.listener.slots
 		if c.closed != nil {
 			c.closed()

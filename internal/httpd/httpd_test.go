@@ -123,6 +123,44 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestConnectionsOfOneHost: one host has its share of the connections, and the
+// rest is for others.
+func TestConnectionsOfOneHost(t *testing.T) {
+	address := start(t, ok, httpd.Options{MaxConns: 8, MaxConnsPerHost: 2})
+	served := func(c net.Conn) bool {
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		n, err := c.Read(make([]byte, 1024))
+		return err == nil && n > 0
+	}
+	from := func(host string) net.Conn {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(host)}}
+		c, err := d.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	first, second := from("127.0.0.1"), from("127.0.0.1")
+	if !served(first) || !served(second) {
+		t.Fatal("the host's share is not served")
+	}
+	if served(from("127.0.0.1")) {
+		t.Error("a third connection of the host is served")
+	}
+	if !served(from("127.0.0.2")) {
+		t.Error("another host is not served")
+	}
+	_ = first.Close()
+	for again := time.Now().Add(30 * time.Second); !served(from("127.0.0.1")); {
+		if time.Now().After(again) {
+			t.Fatal("the host's share does not come back")
+		}
+	}
+}
+
 // certificate makes a certificate that serves both sides.
 func certificate(t *testing.T) *tls.Certificate {
 	t.Helper()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cometbft/cometbft/types"
 
+	"github.com/civibus/civibus/internal/tlsprofile"
 	"github.com/civibus/civibus/ledger"
 )
 
@@ -65,15 +66,12 @@ type fullNode struct {
 }
 
 func newFullNode(c *Client, address string) *fullNode {
-	conf := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		NextProtos: []string{"http/1.1"},
-		// Nothing that it says is believed without the validators' signatures, so it
-		// does not matter who it is. It must know who asks.
-		InsecureSkipVerify: true,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return c.cfg.Certificate()
-		},
+	conf := tlsprofile.New()
+	// Nothing that it says is believed without the validators' signatures, so it
+	// does not matter who it is. It must know who asks.
+	conf.InsecureSkipVerify = true
+	conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return c.cfg.Certificate()
 	}
 	return &fullNode{address: address, client: c, http: &http.Client{
 		Transport: &http.Transport{
