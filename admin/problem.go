@@ -14,6 +14,8 @@ type Problem struct {
 	Detail string `json:"detail"`
 	Code   string `json:"code"`           // for programs; registry result codes for refused changes
 	Hint   string `json:"hint,omitempty"` // what to do about it
+	// Height is that of the block that refused a change; 0: no block did.
+	Height uint64 `json:"height,omitempty"`
 }
 
 // Error returns the detail.

@@ -90,6 +90,10 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s.handle("GET /v1/logs", s.logs)
 	s.handle("POST /v1/changes", s.change)
 
+	s.handle("GET /v1/validators", s.validators)
+	s.handle("GET /v1/nodes", s.nodes)
+	s.handle("GET /v1/upgrades", s.upgrades)
+	s.handle("GET /v1/hostings", s.hostings)
 	s.handle("GET /v1/delegations", s.delegations)
 	s.handle("GET /v1/governance", s.governance)
 	s.handle("GET /v1/proposals", s.proposals)

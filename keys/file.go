@@ -42,7 +42,7 @@ var ErrEncrypted = errors.New("the key is encrypted and no passphrase is given; 
 func (k *Key) FileName(created time.Time) string { return k.stem(created) + keyEnding }
 
 func (k *Key) stem(created time.Time) string {
-	return k.purpose.String() + "-" + created.UTC().Format(nameTime) + "-" + hex.EncodeToString(k.public.ID[:8])
+	return PurposeName(k.purpose) + "-" + created.UTC().Format(nameTime) + "-" + hex.EncodeToString(k.public.ID[:8])
 }
 
 // Write creates the key file at path, mode 0600, not encrypted. It never
@@ -54,7 +54,7 @@ func (k *Key) Write(path string) error { return k.WriteEncrypted(path, nil) }
 func (k *Key) WriteEncrypted(path string, p *Passphrase) error {
 	text, err := k.text(p)
 	if err != nil {
-		return fmt.Errorf("write %s key: %w", k.purpose, err)
+		return fmt.Errorf("write %s key: %w", PurposeName(k.purpose), err)
 	}
 	defer clear(text)
 	return create(path, text, 0o600)
@@ -78,7 +78,7 @@ func (k *Key) text(p *Passphrase) ([]byte, error) {
 	encoded := pem.EncodeToMemory(block)
 	defer clear(encoded)
 	// RFC 7468 allows explanatory text before the block; tools skip it.
-	return append([]byte(fmt.Sprintf("Civibus %s private key, %s.\nKey id: %s\n", k.purpose, kind, k.public.ID)), encoded...), nil
+	return append([]byte(fmt.Sprintf("Civibus %s private key, %s.\nKey id: %s\n", PurposeName(k.purpose), kind, k.public.ID)), encoded...), nil
 }
 
 // Open reads the key file at path, which is not encrypted. The purpose is the
@@ -127,11 +127,11 @@ func readKeyFile(path string) ([]byte, error) {
 func purposeOf(path string) (civibus.Purpose, error) {
 	name, _, ok := strings.Cut(filepath.Base(path), "-")
 	if ok {
-		if purpose, err := civibus.ParsePurpose(name); err == nil {
+		if purpose, ok := parsePurpose(name); ok {
 			return purpose, nil
 		}
 	}
-	return 0, fmt.Errorf("key file %s: the rule for its name is PURPOSE-ANYTHING%s, where PURPOSE is seal, log, transport, validator, admin or witness; rename it", path, filepath.Ext(path))
+	return 0, fmt.Errorf("key file %s: the rule for its name is PURPOSE-ANYTHING%s, where PURPOSE is seal, log, transport, validator, admin, witness or node; rename it", path, filepath.Ext(path))
 }
 
 // ownName is the form of FileName, with the beginning of the key's id.

@@ -76,27 +76,27 @@ func Generate(purpose civibus.Purpose, algorithm civibus.Algorithm) (*Key, error
 	case civibus.Ed25519:
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
-			return nil, fmt.Errorf("generate %s key: %w", purpose, err)
+			return nil, fmt.Errorf("generate %s key: %w", PurposeName(purpose), err)
 		}
 		return newKey(purpose, private)
 	case civibus.MLDSA44, civibus.MLDSA65, civibus.MLDSA87:
 		private, err := mldsa.Generate(algorithm)
 		if err != nil {
-			return nil, fmt.Errorf("generate %s key: %w", purpose, err)
+			return nil, fmt.Errorf("generate %s key: %w", PurposeName(purpose), err)
 		}
 		return newKey(purpose, private)
 	default:
 		private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		if err != nil {
-			return nil, fmt.Errorf("generate %s key: %w", purpose, err)
+			return nil, fmt.Errorf("generate %s key: %w", PurposeName(purpose), err)
 		}
 		return newKey(purpose, private)
 	}
 }
 
 func checkAlgorithm(purpose civibus.Purpose, algorithm civibus.Algorithm) error {
-	if purpose < civibus.SealKey || purpose > civibus.WitnessKey {
-		return fmt.Errorf("key purpose %d: the rule is one of seal, log, transport, validator, admin, witness", purpose)
+	if !slices.Contains(purposes, purpose) {
+		return fmt.Errorf("key purpose %d: the rule is one of seal, log, transport, validator, admin, witness, node", purpose)
 	}
 	var fits []civibus.Purpose
 	switch algorithm {
@@ -112,11 +112,11 @@ func checkAlgorithm(purpose civibus.Purpose, algorithm civibus.Algorithm) error 
 			fits = append(fits, civibus.ValidatorKey)
 		}
 	default:
-		return fmt.Errorf("%s key: algorithm %q, the rule is %q, %q, or for a second signature %q, %q or %q", purpose, algorithm,
+		return fmt.Errorf("%s key: algorithm %q, the rule is %q, %q, or for a second signature %q, %q or %q", PurposeName(purpose), algorithm,
 			civibus.Ed25519, civibus.ECDSAP256SHA256, civibus.MLDSA44, civibus.MLDSA65, civibus.MLDSA87)
 	}
 	if !slices.Contains(fits, purpose) {
-		return fmt.Errorf("%s key: algorithm %q, the rule for this purpose is %q", purpose, algorithm, civibus.Ed25519)
+		return fmt.Errorf("%s key: algorithm %q, the rule for this purpose is %q", PurposeName(purpose), algorithm, civibus.Ed25519)
 	}
 	return nil
 }
@@ -221,7 +221,7 @@ func (k *Key) Seed() ([]byte, error) {
 
 // String names the key by purpose and id.
 func (k *Key) String() string {
-	return fmt.Sprintf("%s key %s (%s)", k.purpose, k.public.ID, k.public.Algorithm)
+	return fmt.Sprintf("%s key %s (%s)", PurposeName(k.purpose), k.public.ID, k.public.Algorithm)
 }
 
 // GoString is String, so that %#v shows no more.
@@ -229,7 +229,7 @@ func (k *Key) GoString() string { return k.String() }
 
 // LogValue is what slog shows.
 func (k *Key) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("id", k.public.ID.String()), slog.String("purpose", k.purpose.String()))
+	return slog.GroupValue(slog.String("id", k.public.ID.String()), slog.String("purpose", PurposeName(k.purpose)))
 }
 
 // MarshalJSON writes the public half.
@@ -239,7 +239,7 @@ func (k *Key) MarshalJSON() ([]byte, error) {
 		Purpose   string `json:"purpose"`
 		Algorithm string `json:"algorithm"`
 		SPKI      []byte `json:"spki"`
-	}{k.public.ID.String(), k.purpose.String(), string(k.public.Algorithm), k.public.SPKI})
+	}{k.public.ID.String(), PurposeName(k.purpose), string(k.public.Algorithm), k.public.SPKI})
 }
 
 // opaqueSigner is a crypto.Signer whose private key is out of reach of printing.

@@ -62,7 +62,7 @@ type Warning struct {
 func (r *Ring) Warnings(now time.Time) []Warning {
 	var out []Warning
 	state := r.state.Load()
-	for purpose := civibus.SealKey; purpose <= civibus.WitnessKey; purpose++ {
+	for _, purpose := range purposes {
 		for _, k := range state.keys[purpose] {
 			warn := func(format string, args ...any) {
 				out = append(out, Warning{k.name, k.key.public.ID, fmt.Sprintf(format, args...)})

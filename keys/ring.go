@@ -472,7 +472,7 @@ type Held struct {
 func (r *Ring) List() []Held {
 	state := r.state.Load()
 	var out []Held
-	for purpose := civibus.SealKey; purpose <= civibus.WitnessKey; purpose++ {
+	for _, purpose := range purposes {
 		for _, k := range state.keys[purpose] {
 			out = append(out, Held{k.key, k.name, k.how.custody, k.chain})
 		}
@@ -521,7 +521,7 @@ func (r *Ring) newest(purpose civibus.Purpose, kind func(*Key) bool, inForce fun
 		}
 	}
 	if count == 0 {
-		return ringKey{}, fmt.Errorf("no %s key in %s; make one and register it", purpose, r.dir)
+		return ringKey{}, fmt.Errorf("no %s key in %s; make one and register it", PurposeName(purpose), r.dir)
 	}
 	return ringKey{}, fmt.Errorf("none of the %d %s keys in %s is in force in the registry (newest: %s); register one, or wait for its activation height", count, purpose, r.dir, last)
 }

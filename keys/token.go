@@ -52,7 +52,7 @@ func checkTokenKey(purpose civibus.Purpose, algorithm civibus.Algorithm) error {
 	switch purpose {
 	case civibus.SealKey, civibus.TransportKey, civibus.AdminKey:
 	default:
-		return fmt.Errorf("%s key in a token: the rule is seal, transport or admin", purpose)
+		return fmt.Errorf("%s key in a token: the rule is seal, transport or admin", PurposeName(purpose))
 	}
 	if algorithm.PostQuantum() {
 		return fmt.Errorf("%s key in a token: algorithm %q, the rule is %q or %q", purpose, algorithm, civibus.Ed25519, civibus.ECDSAP256SHA256)

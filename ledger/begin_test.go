@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
@@ -55,10 +56,8 @@ func TestNewNodeBeginsWithSnapshot(t *testing.T) {
 		cfg.TimeoutCommit, cfg.HeartbeatInterval, cfg.SnapshotInterval = -1, 500*time.Millisecond, 6
 		cfg.Peers = append(cfg.Peers, joiner)
 	})
-	key := filepath.Join(w.dir, "joiner.json")
-	var err error
-	joiner, err = ledger.GenNodeKey(key)
-	check(t, err)
+	key := nodeKey(t)
+	joiner = ledger.NodeID(key.Public().(ed25519.PublicKey))
 	w.startAll()
 
 	// 1. A validator is removed: less than two thirds of the genesis's power is left.
@@ -138,10 +137,8 @@ func TestNewNodeBeginsWithBlocks(t *testing.T) {
 		cfg.TimeoutCommit, cfg.HeartbeatInterval = -1, 500*time.Millisecond
 		cfg.Peers = append(cfg.Peers, joiner)
 	})
-	key := filepath.Join(w.dir, "joiner.json")
-	var err error
-	joiner, err = ledger.GenNodeKey(key)
-	check(t, err)
+	key := nodeKey(t)
+	joiner = ledger.NodeID(key.Public().(ed25519.PublicKey))
 	w.startAll()
 	first := mustSubmit(t, w.nodes[0], w.bodies[0].subsystem(t, "FIRST", "A subsystem"))
 	source := sourceOf(t, w.genesis, 0, nil, w.nodes[0], w.nodes[0])

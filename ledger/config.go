@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -37,14 +38,16 @@ type Config struct {
 	// No other node may connect.
 	Peers []string
 
-	// ValidatorKey is the path of the validator's key file (see GenValidatorKey).
-	// Empty: the node follows and does not vote. Secret. Two running nodes with the
-	// same key sign twice, which every other node can prove.
-	ValidatorKey string
+	// ValidatorKeys returns the keys that this node may vote with, oldest first. It is
+	// called again after each block: the newest one that has voting power votes, so
+	// that keys are rotated without a restart. Nil: the node follows and does not
+	// vote. Two running nodes with the same key sign twice, which every other node can
+	// prove.
+	ValidatorKeys func() []ValidatorKey
 
-	// NodeKey is the path of the key that names this node to its peers. Empty:
-	// engine/node_key.json in Dir; a missing file is made. Secret.
-	NodeKey string
+	// NodeKey names this node to its peers. Nil: the key in engine/node_key.json in
+	// Dir, which is made if it is missing.
+	NodeKey ed25519.PrivateKey
 
 	// Witness signs the registry's checkpoints (Ed25519, registered with purpose
 	// witness). Nil: the node does not cosign.

@@ -28,10 +28,11 @@ type childConfig struct {
 	Genesis string
 	Listen  string
 	Peers   []string
-	Keys    [2]string // validator, node
-	Log     string    // log key file
-	Code    string    // of the body
-	First   uint64    // first sequence
+	Voting  string // validator key file
+	Node    []byte // node key
+	Log     string // log key file
+	Code    string // of the body
+	First   uint64 // first sequence
 }
 
 // childMain runs a node that submits one transaction after the other and tells
@@ -54,8 +55,12 @@ func childMain() int {
 	if err != nil {
 		return fail(err)
 	}
+	voting, err := keys.Open(c.Voting)
+	if err != nil {
+		return fail(err)
+	}
 	n, err := ledger.Open(context.Background(), ledger.Config{
-		Dir: c.Dir, Genesis: genesis, ListenAddress: c.Listen, Peers: c.Peers, ValidatorKey: c.Keys[0], NodeKey: c.Keys[1],
+		Dir: c.Dir, Genesis: genesis, ListenAddress: c.Listen, Peers: c.Peers, ValidatorKeys: votesWith(voting), NodeKey: c.Node,
 		TimeoutCommit: -1, Logger: testLogger(),
 	})
 	if err != nil {
@@ -137,12 +142,13 @@ func (w *network) writeChild(i int) childConfig {
 	cfg := w.config(i)
 	g, err := w.genesis.TOML()
 	check(w.t, err)
-	path := filepath.Join(w.dir, fmt.Sprintf("log-%d.pem", i))
+	path, voting := filepath.Join(w.dir, fmt.Sprintf("log-%d.pem", i)), filepath.Join(w.dir, fmt.Sprintf("validator-%d.pem", i))
 	if _, err := os.Stat(path); err != nil {
 		check(w.t, w.bodies[i].log.Write(path))
+		check(w.t, w.bodies[i].validator.Write(voting))
 	}
 	return childConfig{Dir: cfg.Dir, Genesis: string(g), Listen: cfg.ListenAddress, Peers: cfg.Peers,
-		Keys: [2]string{cfg.ValidatorKey, cfg.NodeKey}, Log: path, Code: w.bodies[i].member.Code}
+		Voting: voting, Node: cfg.NodeKey, Log: path, Code: w.bodies[i].member.Code}
 }
 
 // kills is how often a child is killed: a few times by default.
@@ -158,7 +164,7 @@ func kills(byDefault int) int {
 // hash.
 func TestKilledAlone(t *testing.T) {
 	w := &network{t: t, dir: t.TempDir(), nodes: make([]*ledger.Node, 1), listen: []string{"127.0.0.1:0"}}
-	w.bodies, w.genesis = makeBodies(t, w.dir, 1)
+	w.bodies, w.genesis = makeBodies(t, 1)
 	c := w.writeChild(0)
 	var all []acked
 	for range kills(6) {
@@ -194,7 +200,7 @@ func TestKilledAlone(t *testing.T) {
 // back with the others' hash, and the others have what it acknowledged.
 func TestKilledAmongFour(t *testing.T) {
 	w := &network{t: t, dir: t.TempDir(), nodes: make([]*ledger.Node, 4), listen: make([]string, 4)}
-	w.bodies, w.genesis = makeBodies(t, w.dir, 4)
+	w.bodies, w.genesis = makeBodies(t, 4)
 	t.Cleanup(func() {
 		for i := range w.nodes {
 			w.stop(i)

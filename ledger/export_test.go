@@ -171,7 +171,13 @@ func (n *Node) EngineValidators() map[string]int64 {
 }
 
 // EngineAddress is the engine's name of a validator key.
-func EngineAddress(key ed25519.PublicKey) string { return cmted25519.PubKey(key).Address().String() }
+func EngineAddress(key civibus.PublicKey) string {
+	k, err := engineKey(&registry.Genesis{MLDSAValidators: true}, key)
+	if err != nil {
+		return err.Error()
+	}
+	return k.Address().String()
+}
 
 // CheckSetChanges walks at random through sets of validators and has the engine
 // make each change.

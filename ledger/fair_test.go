@@ -20,7 +20,7 @@ import (
 // member, each in its order.
 func TestBlocksTakeTurns(t *testing.T) {
 	dir := t.TempDir()
-	bodies, genesis := makeBodies(t, dir, 3)
+	bodies, genesis := makeBodies(t, 3)
 	app, err := ledger.NewApp(ledger.Config{Dir: filepath.Join(dir, "app"), Genesis: genesis})
 	check(t, err)
 	t.Cleanup(func() { check(t, app.CloseStore()) })

@@ -2,9 +2,6 @@ package ledger_test
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -40,7 +37,7 @@ func (w *network) startAll() {
 // add makes one more body, which is in no genesis.
 func (w *network) add() *body {
 	w.t.Helper()
-	b, _, _ := makeBody(w.t, w.dir, len(w.bodies))
+	b, _, _ := makeBody(w.t, len(w.bodies))
 	w.bodies, w.nodes, w.listen = append(w.bodies, b), append(w.nodes, nil), append(w.listen, "")
 	return b
 }
@@ -76,7 +73,7 @@ func (b *body) admission(t testing.TB, address string) *registrypb.Change {
 	m := &registrypb.AdmitMember{Id: b.member.String(), Name: b.member.Code, Votes: 1, Power: 10}
 	m.Nodes = []*registrypb.NodeAddress{{Id: b.nodeID, Address: address, Role: registrypb.NodeRole_NODE_ROLE_VALIDATOR}}
 	for purpose, s := range map[civibus.Purpose]civibus.Signer{
-		civibus.AdminKey: b.admin, civibus.LogKey: b.log, civibus.WitnessKey: b.witness, civibus.ValidatorKey: validatorSigner(t, b.validator),
+		civibus.AdminKey: b.admin, civibus.LogKey: b.log, civibus.WitnessKey: b.witness, civibus.ValidatorKey: b.validator,
 	} {
 		possession, err := registry.ProvePossession(context.Background(), s, chainID, b.member, purpose)
 		check(t, err)
@@ -90,32 +87,6 @@ func (b *body) removal() *registrypb.Change {
 	return &registrypb.Change{Change: &registrypb.Change_RemoveMember{RemoveMember: &registrypb.RemoveMember{Id: b.member.String()}}}
 }
 
-// fileSigner signs with the key of a validator's key file.
-type fileSigner struct {
-	private ed25519.PrivateKey
-	public  civibus.PublicKey
-}
-
-func validatorSigner(t testing.TB, path string) civibus.Signer {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	check(t, err)
-	var file struct {
-		Private struct{ Value string } `json:"priv_key"`
-	}
-	check(t, json.Unmarshal(b, &file))
-	raw, err := base64.StdEncoding.DecodeString(file.Private.Value)
-	check(t, err)
-	public, err := ledger.ValidatorPublicKey(path)
-	check(t, err)
-	return fileSigner{raw, public}
-}
-
-func (s fileSigner) Key() civibus.PublicKey { return s.public }
-func (s fileSigner) Sign(_ context.Context, message []byte) ([]byte, error) {
-	return ed25519.Sign(s.private, message), nil
-}
-
 // powers are the validators' powers that the engine counts with, by member.
 func (w *network) powers(i int) map[string]int64 {
 	w.t.Helper()
@@ -123,9 +94,7 @@ func (w *network) powers(i int) map[string]int64 {
 	for address, power := range w.nodes[i].EngineValidators() {
 		name := address
 		for _, b := range w.bodies {
-			key, err := ledger.ValidatorPublicKey(b.validator)
-			check(w.t, err)
-			if ledger.EngineAddress(key.Key.(ed25519.PublicKey)) == address {
+			if ledger.EngineAddress(b.validator.Key()) == address {
 				name = b.member.Code
 			}
 		}
@@ -192,8 +161,7 @@ func TestUpgradeToProtocol1(t *testing.T) {
 	n, b := w.nodes[0], w.bodies[0]
 	plan := &registrypb.PlanUpgrade{Name: "protocol-1", Height: n.View().Height() + 6}
 	for i, body := range w.bodies {
-		key, err := ledger.ValidatorPublicKey(body.validator)
-		check(t, err)
+		key := body.validator.Key()
 		plan.Validators = append(plan.Validators, &registrypb.ValidatorPower{KeyId: key.ID[:], Power: uint64(10 + i)})
 	}
 	change := &registrypb.Change{Change: &registrypb.Change_PlanUpgrade{PlanUpgrade: plan}}
@@ -264,7 +232,7 @@ func TestSigningTwiceCostsTheVote(t *testing.T) {
 	var w *network
 	w = governed(t, 4, func(i int, cfg *ledger.Config) {
 		if i == 4 {
-			cfg.ValidatorKey = w.bodies[3].validator
+			cfg.ValidatorKeys = votesWith(w.bodies[3].validator)
 		}
 	})
 	w.add()
@@ -280,8 +248,7 @@ func TestSigningTwiceCostsTheVote(t *testing.T) {
 		mustSubmit(t, w.nodes[0], w.bodies[0].notarise(t, fmt.Sprint(k)))
 	}
 	all, _ := w.nodes[0].View().Misbehaviour("", 0)
-	key, err := ledger.ValidatorPublicKey(w.bodies[3].validator)
-	check(t, err)
+	key := w.bodies[3].validator.Key()
 	if all[0].Key != key.ID || all[0].Member != w.bodies[3].member {
 		t.Fatalf("caught %+v, want the key of %s", all[0], w.bodies[3].member)
 	}

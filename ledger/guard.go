@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 
 	abci "github.com/cometbft/cometbft/abci/types"
 	"github.com/cometbft/cometbft/crypto"
+	cmted25519 "github.com/cometbft/cometbft/crypto/ed25519"
 	"github.com/cometbft/cometbft/privval"
 	cmtproto "github.com/cometbft/cometbft/proto/tendermint/types"
 	cmtstore "github.com/cometbft/cometbft/store"
@@ -89,7 +89,7 @@ func writeGuard(path string, g Guard) error {
 // calls it vouches that the key signed nothing above that height: otherwise it
 // signs twice. It is for an instance that cannot go on because so many of its
 // validators are guarded. It returns the height.
-func LiftGuard(dir, validatorKey string) (height uint64, err error) {
+func LiftGuard(dir string) (height uint64, err error) {
 	fail := func(err error) (uint64, error) { return 0, fmt.Errorf("lift the guard: %w", err) }
 	lock, err := lockDir(dir)
 	if err != nil {
@@ -108,7 +108,8 @@ func LiftGuard(dir, validatorKey string) (height uint64, err error) {
 	if err := blocks.Close(); err != nil {
 		return fail(err)
 	}
-	pv, err := openValidator(validatorKey, filepath.Join(dir, "engine", signStateFile))
+	// The last-sign state is that of whatever key signs next.
+	pv, err := newPV(cmted25519.GenPrivKey(), filepath.Join(dir, "engine", signStateFile))
 	if err != nil {
 		return fail(err)
 	}
@@ -151,10 +152,9 @@ type signer struct {
 	// lifted is called when the guard comes down, before the key is used; an error
 	// leaves it up.
 	lifted func() error
+	keys   *rotation
 
 	mu       sync.Mutex
-	pv       *privval.FilePV
-	address  []byte
 	guard    *Guard // nil: it is down
 	without  int    // blocks in a row without the key's signature
 	foreign  uint64 // last height at which somebody else used the key while the guard was up
@@ -165,15 +165,15 @@ var _ types.PrivValidator = (*signer)(nil)
 
 // openSigner opens the validator's key, or, for a follower, one that is in no
 // validator set.
-func openSigner(cfg Config) (*signer, error) {
+func openSigner(cfg Config, next func() *types.ValidatorSet) (*signer, error) {
 	engine := filepath.Join(cfg.Dir, "engine")
-	pv, err := openValidator(cfg.ValidatorKey, filepath.Join(engine, signStateFile))
+	keys, err := openRotation(cfg.ValidatorKeys, filepath.Join(engine, signStateFile), next)
 	if err != nil {
 		return nil, err
 	}
 	s := &signer{
 		path: filepath.Join(engine, guardFile), clock: cfg.Clock, log: cfg.Logger, lifted: func() error { return nil },
-		pv: pv, address: pv.GetAddress(), follower: cfg.ValidatorKey == "",
+		keys: keys, follower: cfg.ValidatorKeys == nil,
 	}
 	b, err := os.ReadFile(s.path)
 	switch {
@@ -191,7 +191,11 @@ func openSigner(cfg Config) (*signer, error) {
 }
 
 // GetPubKey implements types.PrivValidator.
-func (s *signer) GetPubKey() (crypto.PubKey, error) { return s.pv.GetPubKey() }
+func (s *signer) GetPubKey() (crypto.PubKey, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys.GetPubKey()
+}
 
 // SignVote implements types.PrivValidator.
 func (s *signer) SignVote(chainID string, vote *cmtproto.Vote) error {
@@ -200,7 +204,7 @@ func (s *signer) SignVote(chainID string, vote *cmtproto.Vote) error {
 	if s.guard != nil {
 		return ErrGuarded
 	}
-	return s.pv.SignVote(chainID, vote)
+	return s.keys.SignVote(chainID, vote)
 }
 
 // SignProposal implements types.PrivValidator.
@@ -210,7 +214,7 @@ func (s *signer) SignProposal(chainID string, proposal *cmtproto.Proposal) error
 	if s.guard != nil {
 		return ErrGuarded
 	}
-	return s.pv.SignProposal(chainID, proposal)
+	return s.keys.SignProposal(chainID, proposal)
 }
 
 // up returns why the guard is up and how many blocks it has counted; nil when it
@@ -230,7 +234,7 @@ func (s *signer) search(blocks *cmtstore.BlockStore) error {
 		return nil
 	}
 	top := blocks.Height()
-	for h := top; h > max(s.pv.LastSignState.Height, blocks.Base()-1, top-guardSearch); h-- {
+	for h := top; h > max(s.keys.pv().LastSignState.Height, blocks.Base()-1, top-guardSearch); h-- {
 		commit := blocks.LoadBlockCommit(h)
 		if commit == nil {
 			commit = blocks.LoadSeenCommit(h)
@@ -239,7 +243,7 @@ func (s *signer) search(blocks *cmtstore.BlockStore) error {
 			continue
 		}
 		for _, sig := range commit.Signatures {
-			if sig.BlockIDFlag != types.BlockIDFlagAbsent && bytes.Equal(sig.ValidatorAddress, s.address) {
+			if sig.BlockIDFlag != types.BlockIDFlagAbsent && s.keys.holds(sig.ValidatorAddress) {
 				return s.raiseGuard(uint64(h))
 			}
 		}
@@ -251,7 +255,7 @@ func (s *signer) search(blocks *cmtstore.BlockStore) error {
 func (s *signer) raiseGuard(height uint64) error {
 	g := Guard{Since: s.clock().UTC(), Cause: fmt.Sprintf(
 		"block %d carries a signature of this validator's key that is not in %s (last height there: %d): that file is missing or old, or another node uses the key",
-		height, signStateFile, s.pv.LastSignState.Height)}
+		height, signStateFile, s.keys.pv().LastSignState.Height)}
 	s.guard, s.without = &g, 0
 	s.log.Error("the validator's key may have signed more than this directory knows of; it signs nothing until the chain has gone on without it", slog.String("cause", g.Cause))
 	if err := writeGuard(s.path, g); err != nil {
@@ -268,14 +272,14 @@ func (s *signer) observe(height uint64, at time.Time, commit abci.CommitInfo) er
 	}
 	signed := false
 	for _, v := range commit.Votes {
-		if bytes.Equal(v.Validator.Address, s.address) {
-			signed = v.BlockIdFlag == cmtproto.BlockIDFlagCommit || v.BlockIdFlag == cmtproto.BlockIDFlagNil
+		if s.keys.holds(v.Validator.Address) {
+			signed = signed || v.BlockIdFlag == cmtproto.BlockIDFlagCommit || v.BlockIdFlag == cmtproto.BlockIDFlagNil
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.guard == nil && signed && s.pv.LastSignState.Height < int64(height)-1:
+	case s.guard == nil && signed && s.keys.pv().LastSignState.Height < int64(height)-1:
 		return s.raiseGuard(height - 1)
 	case s.guard == nil:
 		return nil
@@ -306,7 +310,7 @@ func (s *signer) lower(height uint64) error {
 	if err := s.lifted(); err != nil {
 		return err
 	}
-	if err := raise(s.pv, height); err != nil {
+	if err := raise(s.keys.pv(), height); err != nil {
 		return err
 	}
 	if err := os.Remove(s.path); err != nil {

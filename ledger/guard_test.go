@@ -116,7 +116,7 @@ func TestGuardSeesTheOtherNode(t *testing.T) {
 	var w *network
 	w = governed(t, 4, func(i int, cfg *ledger.Config) {
 		if i == 4 {
-			cfg.ValidatorKey = w.bodies[3].validator
+			cfg.ValidatorKeys = votesWith(w.bodies[3].validator)
 		}
 	})
 	w.add()
@@ -155,11 +155,11 @@ func TestLiftGuard(t *testing.T) {
 	for i := range 2 {
 		w.stop(i)
 		dir := filepath.Join(w.dir, fmt.Sprint("body", i))
-		height, err := ledger.LiftGuard(dir, w.bodies[i].validator)
+		height, err := ledger.LiftGuard(dir)
 		if err != nil || height < last.Height {
 			t.Fatalf("lifted at height %d: %v", height, err)
 		}
-		if _, err := ledger.LiftGuard(dir, w.bodies[i].validator); err == nil || !strings.Contains(err.Error(), "nothing to lift") {
+		if _, err := ledger.LiftGuard(dir); err == nil || !strings.Contains(err.Error(), "nothing to lift") {
 			t.Fatalf("lifted twice: %v", err)
 		}
 	}

@@ -24,7 +24,7 @@ type driven struct {
 func newDriven(t testing.TB) *driven {
 	t.Helper()
 	dir := t.TempDir()
-	bodies, genesis := makeBodies(t, dir, 1)
+	bodies, genesis := makeBodies(t, 1)
 	app, err := ledger.NewApp(ledger.Config{Dir: filepath.Join(dir, "app"), Genesis: genesis})
 	check(t, err)
 	t.Cleanup(func() { check(t, app.CloseStore()) })

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
@@ -27,14 +28,14 @@ type body struct {
 	admin     *keys.Key
 	log       *keys.Key
 	witness   *keys.Key
-	validator string // key file
-	nodeKey   string
+	validator *keys.Key
+	nodeKey   ed25519.PrivateKey
 	nodeID    string
 	sequence  atomic.Uint64
 }
 
 // makeBodies makes n bodies with validators and a genesis that names them.
-func makeBodies(t testing.TB, dir string, n int) ([]*body, *registry.Genesis) {
+func makeBodies(t testing.TB, n int) ([]*body, *registry.Genesis) {
 	t.Helper()
 	g := &registry.Genesis{
 		Format: registry.GenesisFormat, Instance: "TEST", ChainID: chainID,
@@ -42,7 +43,7 @@ func makeBodies(t testing.TB, dir string, n int) ([]*body, *registry.Genesis) {
 	}
 	var bodies []*body
 	for i := range n {
-		b, gm, v := makeBody(t, dir, i)
+		b, gm, v := makeBody(t, i)
 		g.Validators = append(g.Validators, v)
 		g.Members = append(g.Members, gm)
 		bodies = append(bodies, b)
@@ -51,15 +52,12 @@ func makeBodies(t testing.TB, dir string, n int) ([]*body, *registry.Genesis) {
 }
 
 // makeBody makes one body with its keys, and how a genesis names it.
-func makeBody(t testing.TB, dir string, i int) (*body, registry.GenesisMember, registry.GenesisValidator) {
+func makeBody(t testing.TB, i int) (*body, registry.GenesisMember, registry.GenesisValidator) {
 	t.Helper()
 	b := &body{member: civibus.MemberID{Instance: "TEST", Class: "GOV", Code: fmt.Sprintf("BODY%d", i)}}
-	b.validator = filepath.Join(dir, fmt.Sprintf("validator%d.json", i))
-	validator, err := ledger.GenValidatorKey(b.validator)
-	check(t, err)
-	b.nodeKey = filepath.Join(dir, fmt.Sprintf("node%d.json", i))
-	b.nodeID, err = ledger.GenNodeKey(b.nodeKey)
-	check(t, err)
+	b.validator = newKey(t, civibus.ValidatorKey, civibus.Ed25519)
+	b.nodeKey = nodeKey(t)
+	b.nodeID = ledger.NodeID(b.nodeKey.Public().(ed25519.PublicKey))
 	gm := registry.GenesisMember{ID: b.member.String(), Name: b.member.Code}
 	add := func(purpose civibus.Purpose, spki []byte) string {
 		s := base64.StdEncoding.EncodeToString(spki)
@@ -67,13 +65,50 @@ func makeBody(t testing.TB, dir string, i int) (*body, registry.GenesisMember, r
 		return s
 	}
 	for purpose, to := range map[civibus.Purpose]**keys.Key{civibus.AdminKey: &b.admin, civibus.LogKey: &b.log, civibus.WitnessKey: &b.witness} {
-		k, err := keys.Generate(purpose, civibus.Ed25519)
-		check(t, err)
-		*to = k
-		add(purpose, k.Key().SPKI)
+		*to = newKey(t, purpose, civibus.Ed25519)
+		add(purpose, (*to).Key().SPKI)
 	}
-	key := add(civibus.ValidatorKey, validator.SPKI)
+	key := add(civibus.ValidatorKey, b.validator.Key().SPKI)
 	return b, gm, registry.GenesisValidator{Member: gm.ID, Key: key, Power: 10}
+}
+
+func newKey(t testing.TB, purpose civibus.Purpose, algorithm civibus.Algorithm) *keys.Key {
+	t.Helper()
+	k, err := keys.Generate(purpose, algorithm)
+	check(t, err)
+	return k
+}
+
+func nodeKey(t testing.TB) ed25519.PrivateKey {
+	t.Helper()
+	k, err := newKey(t, keys.NodeKey, civibus.Ed25519).Ed25519()
+	check(t, err)
+	return k
+}
+
+// votesWith hands validator keys to a node.
+func votesWith(held ...*keys.Key) func() []ledger.ValidatorKey {
+	var out []ledger.ValidatorKey
+	for _, k := range held {
+		var v ledger.ValidatorKey
+		var err error
+		if k.Key().Algorithm == civibus.MLDSA65 {
+			var seed []byte
+			if seed, err = k.Seed(); err == nil {
+				v, err = ledger.NewMLDSAValidatorKey(seed)
+			}
+		} else {
+			var private ed25519.PrivateKey
+			if private, err = k.Ed25519(); err == nil {
+				v, err = ledger.NewValidatorKey(private)
+			}
+		}
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, v)
+	}
+	return func() []ledger.ValidatorKey { return out }
 }
 
 // notarise signs a transaction that records a digest.
@@ -108,6 +143,8 @@ type network struct {
 	nodes   []*ledger.Node
 	listen  []string
 	change  func(i int, cfg *ledger.Config)
+
+	followers map[string]ed25519.PrivateKey // node keys by directory
 }
 
 // newNetwork starts n validators that are all connected.
@@ -124,7 +161,7 @@ func newNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *ne
 func makeNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *network {
 	t.Helper()
 	w := &network{t: t, dir: t.TempDir(), change: change}
-	w.bodies, w.genesis = makeBodies(t, w.dir, n)
+	w.bodies, w.genesis = makeBodies(t, n)
 	w.nodes, w.listen = make([]*ledger.Node, n), make([]string, n)
 	t.Cleanup(func() {
 		for i := range w.nodes {
@@ -138,7 +175,7 @@ func makeNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *n
 func (w *network) config(i int) ledger.Config {
 	cfg := ledger.Config{
 		Dir: filepath.Join(w.dir, fmt.Sprintf("body%d", i)), Genesis: w.genesis,
-		ValidatorKey: w.bodies[i].validator, NodeKey: w.bodies[i].nodeKey, Witness: w.bodies[i].witness,
+		ValidatorKeys: votesWith(w.bodies[i].validator), NodeKey: w.bodies[i].nodeKey, Witness: w.bodies[i].witness,
 		TimeoutCommit: 20 * time.Millisecond, WatchInterval: 50 * time.Millisecond,
 		Logger: testLogger(), ListenAddress: "127.0.0.1:0",
 	}

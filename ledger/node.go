@@ -150,16 +150,17 @@ func (n *Node) startEngine(ctx context.Context, fresh bool) (err error) {
 	if err != nil {
 		return err
 	}
-	nodeKeyPath := n.cfg.NodeKey
-	if nodeKeyPath == "" {
-		nodeKeyPath = filepath.Join(n.cfg.Dir, "engine", "node_key.json")
-	}
-	nodeKey, err := openNodeKey(nodeKeyPath)
+	nodeKey, err := openNodeKey(n.cfg.NodeKey, filepath.Join(n.cfg.Dir, "engine", "node_key.json"))
 	if err != nil {
 		return err
 	}
 	n.nodeID = string(nodeKey.ID())
-	if n.signer, err = openSigner(n.cfg); err != nil {
+	if !n.app.lists(n.nodeID) {
+		// The engine takes a connection that is refused after the handshake for one that
+		// was made and lost, and dials again at once. The watchdog dials with pauses.
+		conf.P2P.PersistentPeers = ""
+	}
+	if n.signer, err = openSigner(n.cfg, n.dbs.nextValidators); err != nil {
 		return err
 	}
 	n.signer.lifted = n.witnessChain

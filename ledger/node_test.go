@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -143,7 +144,7 @@ func TestSubmitResults(t *testing.T) {
 	refuse("sequence used", b.notarise(t, "old sequence"), "bad_sequence")
 	b.sequence.Store(10)
 	refuse("too large", append(b.notarise(t, "x"), make([]byte, 1<<20)...), "too_large")
-	stranger, _ := makeBodies(t, t.TempDir(), 1)
+	stranger, _ := makeBodies(t, 1)
 	refuse("unknown key", stranger[0].notarise(t, "x"), "unknown_key")
 
 	// Two of the same sequence in one block: one is refused by the block.
@@ -202,9 +203,8 @@ func TestFollowerSubmitsAndStrangerIsRefused(t *testing.T) {
 	w := newNetwork(t, 1, nil)
 	follower := func(name string, permitted bool) *ledger.Node {
 		t.Helper()
-		key := filepath.Join(w.dir, name+".json")
-		id, err := ledger.GenNodeKey(key)
-		check(t, err)
+		key := nodeKey(t)
+		id := ledger.NodeID(key.Public().(ed25519.PublicKey))
 		if permitted {
 			w.stop(0)
 			w.change = func(_ int, cfg *ledger.Config) { cfg.Peers = append(cfg.Peers, id) }
@@ -308,7 +308,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"bad peer", "40 lower-case hex", func(c *ledger.Config) { c.Peers = []string{"body@example:1"} }},
 		{"peer twice", "listed twice", func(c *ledger.Config) { id := strings.Repeat("a", 40); c.Peers = []string{id, id + "@x:1"} }},
 		{"retain too little", "at least", func(c *ledger.Config) { c.RetainBlocks = 5 }},
-		{"no key file", "validator key", func(c *ledger.Config) { c.Dir, c.ValidatorKey = t.TempDir(), filepath.Join(w.dir, "none") }},
+		{"no key", "validator key: there is none", func(c *ledger.Config) { c.Dir, c.ValidatorKeys = t.TempDir(), votesWith() }},
 		{"address taken", "address already in use; change ledger.listen", func(c *ledger.Config) { c.Dir, c.ListenAddress = t.TempDir(), w.listen[0] }},
 	} {
 		if err := open(c.change); !strings.Contains(err.Error(), c.want) {
@@ -317,7 +317,7 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	mustSubmit(t, w.nodes[0], w.bodies[0].notarise(t, "a block"))
 	w.stop(0)
-	_, other := makeBodies(t, t.TempDir(), 1)
+	_, other := makeBodies(t, 1)
 	if err := open(func(c *ledger.Config) { c.Genesis = other }); !strings.Contains(err.Error(), "another genesis") {
 		t.Errorf("another genesis: %v", err)
 	}

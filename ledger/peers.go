@@ -120,6 +120,16 @@ func (a *app) loadPeers() {
 	a.peers.Store(p)
 }
 
+// lists reports whether other nodes can be expected to let this one in: it is in
+// the registry, or they are all configured by hand.
+func (a *app) lists(node string) bool {
+	if a.cfg.Genesis.Protocol == 0 {
+		return true
+	}
+	v := a.view()
+	return v != nil && slices.ContainsFunc(v.Nodes(), func(n registry.Node) bool { return n.ID == node })
+}
+
 // drop disconnects the peers that may no longer talk to this node.
 func (w *watchdog) drop() {
 	permitted := w.node.app.peers.Load().permitted

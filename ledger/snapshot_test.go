@@ -3,6 +3,7 @@ package ledger_test
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -36,14 +37,16 @@ func exported(t testing.TB, interval uint64) (w *network, snapshot string) {
 // follower is the configuration of a node without a vote in dir.
 func (w *network) follower(dir string) (cfg ledger.Config, id string) {
 	w.t.Helper()
-	key := filepath.Join(w.dir, filepath.Base(dir)+"-node.json")
-	id, err := ledger.NodeID(key)
-	if err != nil {
-		id, err = ledger.GenNodeKey(key)
-		check(w.t, err)
+	key := w.followers[dir]
+	if key == nil {
+		if w.followers == nil {
+			w.followers = make(map[string]ed25519.PrivateKey)
+		}
+		key = nodeKey(w.t)
+		w.followers[dir] = key
 	}
 	return ledger.Config{Dir: dir, Genesis: w.genesis, NodeKey: key, Logger: testLogger(), WatchInterval: 50 * time.Millisecond,
-		Peers: []string{w.bodies[0].nodeID + "@" + w.listen[0]}, TimeoutCommit: -1, HeartbeatInterval: 500 * time.Millisecond}, id
+		Peers: []string{w.bodies[0].nodeID + "@" + w.listen[0]}, TimeoutCommit: -1, HeartbeatInterval: 500 * time.Millisecond}, ledger.NodeID(key.Public().(ed25519.PublicKey))
 }
 
 // TestSnapshotRestoresANode: a node restored from a snapshot goes on with the
@@ -112,7 +115,7 @@ func TestSnapshotRefused(t *testing.T) {
 			check(t, os.WriteFile(filepath.Join(dir, "manifest.json"), b, 0o600))
 		}
 	}
-	_, foreign := makeBodies(t, t.TempDir(), 1)
+	_, foreign := makeBodies(t, 1)
 	for _, c := range []struct {
 		name, want string
 		damage     func(dir string)

@@ -36,6 +36,8 @@ type watchdog struct {
 
 	checked uint64
 	diverge string
+
+	overtaken time.Time // since when the engine votes with another key than it should
 }
 
 // redial is when a missing peer was dialled last, and how often.
@@ -57,6 +59,7 @@ const (
 	problemPeers    = "peers_missing"
 	problemWitness  = "witness_conflict"
 	problemGuarded  = "guarded"
+	problemKey      = "validator_key"
 )
 
 func newWatchdog(n *Node) *watchdog {
@@ -76,6 +79,7 @@ func (w *watchdog) run(ctx context.Context) {
 			return
 		case <-tick.C:
 			w.drop()
+			w.followKey()
 			w.node.app.settleLanes()
 			told = w.tell(told, w.look())
 			w.dial()
@@ -112,8 +116,8 @@ func (w *watchdog) look() Status {
 	connected, claims := w.peers(&s)
 	w.checkCaughtUp(&s, claims)
 	set := w.voters()
-	_, votes := set[string(n.signer.address)]
-	s.Validator = n.cfg.ValidatorKey != "" && votes
+	_, votes := set[n.signer.keys.address()]
+	s.Validator = n.cfg.ValidatorKeys != nil && votes
 
 	report := func(kind string, fatal bool, format string, args ...any) {
 		s.kinds = append(s.kinds, kind)
@@ -136,6 +140,9 @@ func (w *watchdog) look() Status {
 	w.checkPeers(now, s, connected, len(set), report)
 	w.checkUpgrade(report)
 	w.checkGuard(report)
+	if !w.overtaken.IsZero() && now.Sub(w.overtaken) > n.cfg.StallAfter {
+		report(problemKey, false, "the voting power is with another of this validator's keys since %s and no block was made since; restart the node", w.overtaken.UTC().Format(time.RFC3339))
+	}
 	return s
 }
 
@@ -279,7 +286,7 @@ func (w *watchdog) checkPeers(now time.Time, s Status, connected map[string]bool
 	}
 	maps.DeleteFunc(w.missing, func(id string, _ time.Time) bool { return !known[id] })
 	maps.DeleteFunc(w.redial, func(id string, _ redial) bool { return !known[id] })
-	w.enough = w.node.cfg.ValidatorKey == "" && len(connected) >= followerPeers
+	w.enough = w.node.cfg.ValidatorKeys == nil && len(connected) >= followerPeers
 	if len(missing) == 0 || w.enough {
 		return
 	}
@@ -313,7 +320,7 @@ func (w *watchdog) tell(before []string, s Status) []string {
 // redialMax with the time it is missing.
 const (
 	redialPause = time.Second
-	redialMax   = 10 * time.Second
+	redialMax   = 5 * time.Second
 )
 
 // dial dials the missing peers whose turn it is. The engine dials too, but waits
@@ -350,6 +357,22 @@ func (w *watchdog) dialOne(peer string) {
 	var busy p2p.ErrCurrentlyDialingOrExistingAddress
 	if err != nil && !errors.As(err, &busy) {
 		w.node.cfg.Logger.Debug("dial a ledger peer", slog.String("peer", peer), slog.Any("error", err))
+	}
+}
+
+// followKey notes since when another key than the engine was told has its turn. The
+// engine asks again after the next block, so this lasts only where blocks wait for
+// this validator.
+func (w *watchdog) followKey() {
+	n := w.node
+	late := n.cfg.ValidatorKeys != nil && !n.consensus().WaitSync() && n.signer.keys.overtaken()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case !late:
+		w.overtaken = time.Time{}
+	case w.overtaken.IsZero():
+		w.overtaken = n.cfg.Clock()
 	}
 }
 

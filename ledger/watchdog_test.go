@@ -30,7 +30,7 @@ func TestWatchdogSeesWhatTheEngineHides(t *testing.T) {
 			})
 			mustSubmit(t, w.nodes[0], w.bodies[0].notarise(t, "before"))
 			w.agree(2)
-			_, other := makeBodies(t, t.TempDir(), 4)
+			_, other := makeBodies(t, 4)
 			if !c.inStep {
 				other = nil
 			}

@@ -23,7 +23,6 @@ import (
 	"github.com/civibus/civibus/internal/problem"
 	"github.com/civibus/civibus/internal/tlsprofile"
 	"github.com/civibus/civibus/ledger"
-	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/seal"
 	"github.com/civibus/civibus/transport"
 )
@@ -39,13 +38,19 @@ func (n *Node) openLedger(ctx context.Context) (replica, error) {
 	c := ledger.Config{
 		Dir: filepath.Join(n.cfg.DataDir, "ledger"), Genesis: n.genesis,
 		ListenAddress: n.cfg.Ledger.Listen, Peers: n.cfg.Ledger.Peers,
-		NodeKey:       filepath.Join(n.cfg.Keys.Dir, nodeKeyFile),
 		TimeoutCommit: time.Duration(n.cfg.Ledger.BlockPause), HeartbeatInterval: time.Duration(n.cfg.Ledger.Heartbeat),
 		SnapshotInterval: uint64(max(n.cfg.Ledger.SnapshotInterval, 0)), RetainBlocks: n.cfg.Ledger.RetainBlocks, HaltHeight: n.cfg.Ledger.HaltHeight,
 		Clock: n.clock, Logger: n.log.With("room", "ledger"), Metrics: n.metrics,
 	}
+	var err error
+	if c.NodeKey, err = nodeKey(n.ring, n.clock()); err != nil {
+		return nil, fmt.Errorf("open the ledger: %w", err)
+	}
 	if n.cfg.Ledger.Mode == "validator" {
-		c.ValidatorKey = filepath.Join(n.cfg.Keys.Dir, validatorKeyFile)
+		c.ValidatorKeys = n.validatorKeys()
+		if len(c.ValidatorKeys()) == 0 {
+			return nil, fmt.Errorf("open the ledger: there is no validator key in %s; make one with \"civibus key new validator\", or set ledger.mode = \"follower\"", n.cfg.Keys.Dir)
+		}
 		if len(n.ring.All(civibus.WitnessKey)) == 0 {
 			return nil, fmt.Errorf("open the ledger: there is no witness key in %s; a validator cosigns registry checkpoints: make one with \"civibus register key add witness\"", n.cfg.Keys.Dir)
 		}
@@ -99,44 +104,6 @@ func (n *Node) inForce(p civibus.Purpose) func(civibus.KeyID) bool {
 		return func(civibus.KeyID) bool { return false }
 	}
 	return transport.InForce(v, n.member, p)
-}
-
-// awaitKeys waits until the registry holds the keys without which no exchange
-// can be made.
-func (n *Node) awaitKeys(ctx context.Context, led replica) error {
-	told := false
-	err := led.WaitView(ctx, func(v *registry.View) bool {
-		err := n.missing(v)
-		if err != nil && !told {
-			told = true
-			n.log.WarnContext(ctx, "waiting for the registry to hold the body and its keys", "missing", err)
-		}
-		return err == nil
-	})
-	if err != nil {
-		return fmt.Errorf("wait for the body's keys: %w", err)
-	}
-	return nil
-}
-
-// missing reports what the registry lacks for the body to make exchanges here.
-func (n *Node) missing(v *registry.View) error {
-	if _, ok := v.Member(n.member); !ok {
-		return fmt.Errorf("member %s is not in the registry", n.member)
-	}
-	if carrier := v.Carrier(n.member); carrier != n.carrier() {
-		return fmt.Errorf("the registry says that %s hosts %s: end that before a node of its own speaks for it", carrier, n.member)
-	}
-	purposes := []civibus.Purpose{civibus.SealKey, civibus.LogKey}
-	if n.host == nil {
-		purposes = append(purposes, civibus.TransportKey)
-	}
-	for _, p := range purposes {
-		if _, err := n.ring.For(p, transport.InForce(v, n.member, p)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // compose opens what an exchange needs.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -17,12 +18,6 @@ import (
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
-)
-
-// The key files that the ledger's engine reads in its own format, in keys.dir.
-const (
-	validatorKeyFile = "validator_key.json"
-	nodeKeyFile      = "node_key.json"
 )
 
 // BodyFormat is the value of Body.Format.
@@ -45,10 +40,13 @@ type BodyOptions struct {
 	Name       string
 	KeysDir    string // is created; must hold no key yet
 	Passphrase string // its source, as in KeysConfig; empty: key files are not encrypted
-	ServerCode string
-	Provider   string // host:port at which other bodies reach the provider face
-	Ledger     string // host:port at which other ledger nodes reach this one
-	Now        time.Time
+	// MLDSAValidator makes the validator's key ML-DSA-65, for instances whose
+	// genesis allows it.
+	MLDSAValidator bool
+	ServerCode     string
+	Provider       string // host:port at which other bodies reach the provider face
+	Ledger         string // host:port at which other ledger nodes reach this one
+	Now            time.Time
 }
 
 // NewBody makes a body's first keys in their folder and returns what others need
@@ -92,17 +90,21 @@ func NewBody(o BodyOptions) (Body, error) {
 	}
 	b.addKey(civibus.TransportKey, transport.Key(), certificate)
 
-	// 2. The ledger's keys, in its engine's format.
-	validator, err := ledger.GenValidatorKey(filepath.Join(o.KeysDir, validatorKeyFile))
+	// 2. The ledger's keys.
+	algorithm := civibus.Ed25519
+	if o.MLDSAValidator {
+		algorithm = civibus.MLDSA65
+	}
+	validator, err := ring.Create(civibus.ValidatorKey, algorithm, o.Now)
+	if err != nil {
+		return Body{}, fmt.Errorf("new body: make validator key: %w", err)
+	}
+	b.addKey(civibus.ValidatorKey, validator.Key(), nil)
+	node, err := nodeKey(ring, o.Now)
 	if err != nil {
 		return Body{}, fmt.Errorf("new body: %w", err)
 	}
-	b.addKey(civibus.ValidatorKey, validator, nil)
-	id, err := ledger.GenNodeKey(filepath.Join(o.KeysDir, nodeKeyFile))
-	if err != nil {
-		return Body{}, fmt.Errorf("new body: %w", err)
-	}
-	b.Ledger = id + "@" + o.Ledger
+	b.Ledger = ledger.NodeID(node.Public().(ed25519.PublicKey)) + "@" + o.Ledger
 	return b, nil
 }
 
@@ -172,6 +174,7 @@ func Found(chainID string, now time.Time, bodies []Body) (*registry.Genesis, err
 		for _, k := range b.Keys {
 			if k.Purpose == civibus.ValidatorKey.String() {
 				g.Validators = append(g.Validators, registry.GenesisValidator{Member: b.Member, Key: k.SPKI, Power: 1})
+				g.MLDSAValidators = g.MLDSAValidators || b.mldsaValidator()
 			}
 		}
 	}

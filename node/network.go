@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/registry"
 )
 
@@ -23,7 +25,8 @@ type Founder struct {
 // founders have one vote and one validator each, there are no registrars, and
 // whatever comes later comes by vote. All problems of all files are reported at
 // once, each with its file, the rule and the fix. An empty chainID is the
-// instance's name in lower case with "-1".
+// instance's name in lower case with "-1". Validator keys may be ML-DSA-65 if a
+// founder's is.
 func FoundNetwork(chainID string, now time.Time, founders []Founder) (*registry.Genesis, error) {
 	// 1. Each founder for itself, and beside those before it.
 	var problems []error
@@ -94,6 +97,20 @@ func (f Founder) check(first Founder, seen map[string]string) error {
 		once("key", k.SPKI)
 	}
 	return errors.Join(problems...)
+}
+
+// mldsaValidator reports whether the body's validator key is ML-DSA.
+func (b Body) mldsaValidator() bool {
+	for _, k := range b.Keys {
+		spki, err := base64.StdEncoding.DecodeString(k.SPKI)
+		if err != nil || k.Purpose != civibus.ValidatorKey.String() {
+			continue
+		}
+		if key, err := mldsa.ParsePublicKey(spki); err == nil && key.Algorithm.PostQuantum() {
+			return true
+		}
+	}
+	return false
 }
 
 func (b Body) count(p civibus.Purpose) int {

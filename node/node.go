@@ -75,6 +75,7 @@ type Node struct {
 	current   atomic.Pointer[rooms]
 	addresses atomic.Pointer[addresses]
 	ready     atomic.Bool
+	awaited   atomic.Pointer[string] // what the start waits for
 	health    atomic.Pointer[ledger.Status]
 	submitter submitter
 	receipts  *receiptMaker
@@ -129,6 +130,13 @@ func New(cfg Config, opts Options) (*Node, error) {
 	ring, err := cfg.Keys.Open()
 	if err != nil {
 		return nil, fmt.Errorf("open the body's keys: %w", err)
+	}
+	taken, err := takeEngineKeys(ring, cfg.Keys.Dir, opts.Clock())
+	if err != nil {
+		return nil, fmt.Errorf("open the body's keys: %w", errors.Join(err, ring.Close()))
+	}
+	for _, file := range taken {
+		opts.Logger.Info("a key is kept with the body's other keys from now on; its file in the ledger's format was removed", "file", file)
 	}
 	n := &Node{
 		cfg: cfg, opts: opts, member: member, clock: opts.Clock, ring: ring, genesis: genesis,

@@ -173,7 +173,7 @@ func refused(c ledger.Committed) *admin.Problem {
 	switch c.Code {
 	case registry.NotAuthorised:
 		status = http.StatusForbidden
-		hint = "a body changes what is its own or below it; registrars admit top-level members"
+		hint = "a body changes what is its own or below it; the rest is proposed and voted on with \"civibus governance\""
 	case registry.UnknownKey, registry.KeyNotInForce, registry.WrongPurpose:
 		status = http.StatusForbidden
 	case registry.NotFound:
@@ -182,6 +182,7 @@ func refused(c ledger.Committed) *admin.Problem {
 		status = http.StatusConflict
 	}
 	p := admin.Problemf(status, c.Code.String(), "the registry refused the change: %s", c.Reason)
+	p.Height = c.Height
 	if hint != "" {
 		p = p.WithHint("%s", hint)
 	}
@@ -229,6 +230,16 @@ func changeID(tx *registrypb.Tx, c ledger.Committed) string {
 		return strconv.FormatUint(b.CastVote.Proposal, 10)
 	case *registrypb.Tx_WithdrawProposal:
 		return strconv.FormatUint(b.WithdrawProposal.Proposal, 10)
+	case *registrypb.Tx_SetNodes:
+		return b.SetNodes.Member
+	case *registrypb.Tx_MoveVotingPower:
+		return hex.EncodeToString(b.MoveVotingPower.To)
+	case *registrypb.Tx_SetHost:
+		return b.SetHost.Member
+	case *registrypb.Tx_AcceptHost:
+		return b.AcceptHost.Member
+	case *registrypb.Tx_SetChain:
+		return hex.EncodeToString(b.SetChain.KeyId)
 	case *registrypb.Tx_Delegate:
 		return b.Delegate.Root
 	case *registrypb.Tx_RevokeDelegation:
@@ -250,10 +261,6 @@ func (n *Node) newKey(ctx context.Context, req admin.NewKey) (admin.Change, erro
 	v := n.view()
 	if v == nil {
 		return admin.Change{}, admin.Problemf(http.StatusServiceUnavailable, "starting", "the node has no registry view yet")
-	}
-	if purpose == civibus.ValidatorKey {
-		return admin.Change{}, admin.Problemf(http.StatusBadRequest, "invalid_field", "a validator's key is changed with the set of validators").
-			WithHint("stop the node and follow the runbook for validator keys")
 	}
 	if req.ActivateHeight != 0 && req.ActivateHeight < v.Height() {
 		return admin.Change{}, admin.Problemf(http.StatusBadRequest, "invalid_field", "height %d has passed, the registry is at %d", req.ActivateHeight, v.Height()).

@@ -89,6 +89,9 @@ func (n *Node) components() map[string]string {
 	if p := n.viewAge().problem(); p != "" {
 		out["registry"] = p
 	}
+	if text := n.awaited.Load(); text != nil && !n.ready.Load() {
+		out["admission"] = *text
+	}
 	if r := n.current.Load(); r != nil {
 		out["evidence"] = "ok"
 		if err := r.evidence.Admit(); err != nil {

@@ -16,6 +16,7 @@ import (
 	dbm "github.com/cometbft/cometbft-db"
 	abci "github.com/cometbft/cometbft/abci/types"
 	cmtcfg "github.com/cometbft/cometbft/config"
+	cmted25519 "github.com/cometbft/cometbft/crypto/ed25519"
 	cmtlog "github.com/cometbft/cometbft/libs/log"
 	mempl "github.com/cometbft/cometbft/mempool"
 	"github.com/cometbft/cometbft/node"
@@ -26,6 +27,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 
+	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
 )
 
@@ -117,11 +119,11 @@ func newKV(ctx context.Context, o options, validators int) (_ system, err error)
 		}
 		s.keys = append(s.keys, key)
 	}
-	g, err := genesis(s.dir, nil, validators)
+	g, voters, err := genesis(nil, validators)
 	if err != nil {
 		return nil, err
 	}
-	_, config, err := configs(s.dir, g, validators)
+	_, config, err := configs(s.dir, g, voters)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +134,7 @@ func newKV(ctx context.Context, o options, validators int) (_ system, err error)
 	var listen []string
 	for i := range validators {
 		c := config(i, listen)
-		address, err := s.start(ctx, c, doc, i)
+		address, err := s.start(ctx, c, doc, voters[i])
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +151,7 @@ func newKV(ctx context.Context, o options, validators int) (_ system, err error)
 }
 
 // start runs one node on the ledger's settings.
-func (s *kv) start(ctx context.Context, c ledger.Config, doc *types.GenesisDoc, i int) (address string, err error) {
+func (s *kv) start(ctx context.Context, c ledger.Config, doc *types.GenesisDoc, voter *keys.Key) (address string, err error) {
 	c, err = c.WithDefaults()
 	if err != nil {
 		return "", err
@@ -162,7 +164,8 @@ func (s *kv) start(ctx context.Context, c ledger.Config, doc *types.GenesisDoc, 
 		return "", err
 	}
 	conf.FilterPeers = false // the filter is a question to the ledger's application
-	key, err := p2p.LoadNodeKey(c.NodeKey)
+	key := &p2p.NodeKey{PrivKey: cmted25519.PrivKey(c.NodeKey)}
+	voting, err := voter.Ed25519()
 	if err != nil {
 		return "", err
 	}
@@ -171,7 +174,7 @@ func (s *kv) start(ctx context.Context, c ledger.Config, doc *types.GenesisDoc, 
 		return "", err
 	}
 	s.apps = append(s.apps, a)
-	n, err := node.NewNodeWithContext(ctx, conf, privval.LoadFilePVEmptyState(c.ValidatorKey, conf.PrivValidatorStateFile()), key,
+	n, err := node.NewNodeWithContext(ctx, conf, privval.NewFilePV(cmted25519.PrivKey(voting), os.DevNull, conf.PrivValidatorStateFile()), key,
 		proxy.NewConnSyncLocalClientCreator(a), func() (*types.GenesisDoc, error) { return doc, nil },
 		func(d *cmtcfg.DBContext) (dbm.DB, error) {
 			db, err := cmtcfg.DefaultDBProvider(d)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime/pprof"
@@ -154,8 +156,8 @@ type network struct {
 const chainID = "bench-1"
 
 // genesis makes a genesis with validators and signing keys, 64 keys a member.
-func genesis(dir string, signers []*keys.Key, validators int) (*registry.Genesis, error) {
-	g := &registry.Genesis{Format: registry.GenesisFormat, Instance: "BENCH", ChainID: chainID,
+func genesis(signers []*keys.Key, validators int) (g *registry.Genesis, voters []*keys.Key, err error) {
+	g = &registry.Genesis{Format: registry.GenesisFormat, Instance: "BENCH", ChainID: chainID,
 		Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Registrars: []string{"BENCH/GOV/M0"}}
 	const each = 64
 	for m := 0; m*each < len(signers) || m < validators; m++ {
@@ -167,41 +169,48 @@ func genesis(dir string, signers []*keys.Key, validators int) (*registry.Genesis
 		}
 		admin, err := keys.Generate(civibus.AdminKey, civibus.Ed25519)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		add(civibus.AdminKey, admin.Key().SPKI)
 		for _, k := range signers[min(m*each, len(signers)):min((m+1)*each, len(signers))] {
 			add(civibus.LogKey, k.Key().SPKI)
 		}
 		if m < validators {
-			pub, err := ledger.GenValidatorKey(validatorFile(dir, m))
+			voting, err := keys.Generate(civibus.ValidatorKey, civibus.Ed25519)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
-			g.Validators = append(g.Validators, registry.GenesisValidator{Member: gm.ID, Key: add(civibus.ValidatorKey, pub.SPKI), Power: 10})
+			voters = append(voters, voting)
+			g.Validators = append(g.Validators, registry.GenesisValidator{Member: gm.ID, Key: add(civibus.ValidatorKey, voting.Key().SPKI), Power: 10})
 		}
 		g.Members = append(g.Members, gm)
 	}
-	return g, nil
+	return g, voters, nil
 }
-
-func validatorFile(dir string, i int) string {
-	return filepath.Join(dir, fmt.Sprintf("validator%d.json", i))
-}
-
-func nodeFile(dir string, i int) string { return filepath.Join(dir, fmt.Sprintf("node%d.json", i)) }
 
 // configs makes the nodes' configurations: every node dials the ones before it.
-func configs(dir string, g *registry.Genesis, validators int) (ids []string, config func(i int, listen []string) ledger.Config, err error) {
-	for i := range validators {
-		id, err := ledger.GenNodeKey(nodeFile(dir, i))
+func configs(dir string, g *registry.Genesis, voters []*keys.Key) (ids []string, config func(i int, listen []string) ledger.Config, err error) {
+	var nodes []ed25519.PrivateKey
+	var votes []ledger.ValidatorKey
+	for _, k := range voters {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
 		if err != nil {
 			return nil, nil, err
 		}
-		ids = append(ids, id)
+		ids, nodes = append(ids, ledger.NodeID(public)), append(nodes, private)
+		voting, err := k.Ed25519()
+		if err != nil {
+			return nil, nil, err
+		}
+		v, err := ledger.NewValidatorKey(voting)
+		if err != nil {
+			return nil, nil, err
+		}
+		votes = append(votes, v)
 	}
 	return ids, func(i int, listen []string) ledger.Config {
-		c := ledger.Config{Dir: filepath.Join(dir, fmt.Sprint(i)), Genesis: g, ValidatorKey: validatorFile(dir, i), NodeKey: nodeFile(dir, i)}
+		c := ledger.Config{Dir: filepath.Join(dir, fmt.Sprint(i)), Genesis: g, NodeKey: nodes[i],
+			ValidatorKeys: func() []ledger.ValidatorKey { return votes[i : i+1] }}
 		for j, id := range ids {
 			switch {
 			case j < i:
@@ -235,11 +244,11 @@ func startRegistry(ctx context.Context, signers, validators int) (_ *network, er
 		}
 		n.keys = append(n.keys, k)
 	}
-	g, err := genesis(n.dir, n.keys, validators)
+	g, voters, err := genesis(n.keys, validators)
 	if err != nil {
 		return nil, err
 	}
-	_, config, err := configs(n.dir, g, validators)
+	_, config, err := configs(n.dir, g, voters)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +281,7 @@ func (n *network) sign(key int) []byte {
 	n.next[key]++
 	digest := make([]byte, 32)
 	for i := range digest {
-		digest[i] = byte(rand.Uint32())
+		digest[i] = byte(mrand.Uint32())
 	}
 	envelope, err := registry.SignTx(context.Background(), n.keys[key], &registrypb.Tx{
 		ChainId: chainID, Sequence: n.next[key], Body: &registrypb.Tx_Notarise{Notarise: &registrypb.Notarise{Digest: digest}}})
@@ -332,7 +341,7 @@ func latency(ctx context.Context, o options) error {
 	var group sync.WaitGroup
 	count := int(4 * o.seconds.Seconds() * float64(o.rate))
 	for i := range count {
-		time.Sleep(time.Duration(rand.ExpFloat64() * float64(time.Second) / float64(o.rate)))
+		time.Sleep(time.Duration(mrand.ExpFloat64() * float64(time.Second) / float64(o.rate)))
 		tx := n.sign(i % o.keys)
 		group.Go(func() {
 			start := time.Now()

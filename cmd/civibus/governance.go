@@ -23,16 +23,19 @@ decided. A proposal is decided by weighted votes, by the rule of its kind, and
 what it changes is changed in the block that decides it.`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(newPropose(a), newVote(a), newWithdraw(a), newProposalList(a), newProposalShow(a), newRules(a))
+	c.AddCommand(newAdmit(a), newRecover(a), newValidatorsChange(a), newParamsChange(a), newRevokeKeyChange(a))
+	c.AddCommand(newMemberChanges(a)...)
+	c.AddCommand(newGroupChanges(a)...)
+	c.AddCommand(newUpgradeChanges(a)...)
+	c.AddCommand(newPropose(a), newVote(a), newWithdraw(a), newProposalList(a), newProposalShow(a), newHistory(a), newRules(a))
 	return c
 }
 
 func newPropose(a *app) *cobra.Command {
-	var reference string
-	var noVote bool
+	var f ballotFlags
 	c := &cobra.Command{
-		Use: "propose KIND CHANGE", Short: "Propose a change",
-		Long: `Propose a change, as the registry's JSON: an object, or @FILE with one. KIND is one
+		Use: "propose KIND CHANGE", Short: "Propose a change of any kind, as JSON",
+		Long: `Propose a change, for scripts, as the registry's JSON: an object, or @FILE with one. KIND is one
 of ` + strings.Join(kindNames(), ", ") + `.
 Its fields are those of the message in spec/registry.md. Bytes are base64. The
 proposer says yes, unless --no-vote is given.`,
@@ -44,13 +47,10 @@ proposer says yes, unless --no-vote is given.`,
 			if err != nil {
 				return err
 			}
-			return a.change(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_Propose{
-				Propose: &registrypb.Propose{Change: change, Reference: reference, NoVote: noVote},
-			}})
+			return a.propose(c.Context(), f, change)
 		},
 	}
-	c.Flags().StringVar(&reference, "reference", "", "a `citation` for people, e.g. of minutes")
-	c.Flags().BoolVar(&noVote, "no-vote", false, "propose without voting")
+	f.register(c)
 	return c
 }
 
@@ -66,14 +66,20 @@ func readChange(kind, text string) (*registrypb.Change, error) {
 		}
 		text = string(raw)
 	}
-	change := &registrypb.Change{}
-	if err := protojson.Unmarshal([]byte(`{"`+kind+`": `+text+`}`), change); err != nil {
+	change, err := parseChange([]byte(`{"` + kind + `": ` + text + `}`))
+	if err != nil {
 		return nil, usageError{fmt.Errorf("change %s: %w", kind, err), "the rule is one JSON object with the fields of spec/registry.md"}
 	}
 	if registry.KindOf(change).String() != kind {
 		return nil, usageError{fmt.Errorf("change %s: it holds none", kind), "the rule is one JSON object with the fields of spec/registry.md"}
 	}
 	return change, nil
+}
+
+// parseChange reads the JSON form of a change.
+func parseChange(text []byte) (*registrypb.Change, error) {
+	change := &registrypb.Change{}
+	return change, protojson.Unmarshal(text, change)
 }
 
 func kindNames() []string {
@@ -103,7 +109,7 @@ func newVote(a *app) *cobra.Command {
 			if args[1] != "yes" && args[1] != "no" {
 				return usageError{fmt.Errorf("vote %q: the rule is yes or no", args[1]), ""}
 			}
-			return a.change(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_CastVote{
+			return a.ballot(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_CastVote{
 				CastVote: &registrypb.CastVote{Proposal: id, Yes: args[1] == "yes"},
 			}})
 		},
@@ -118,7 +124,7 @@ func newWithdraw(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.change(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_WithdrawProposal{
+			return a.ballot(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_WithdrawProposal{
 				WithdrawProposal: &registrypb.WithdrawProposal{Proposal: id},
 			}})
 		},

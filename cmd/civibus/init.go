@@ -21,7 +21,7 @@ type initFlags struct {
 	member, name, dir, serverCode      string
 	provider, ledger, consumer, metric string
 	passphrase                         string
-	found                              bool
+	found, mldsa                       bool
 }
 
 func newInit(a *app) *cobra.Command {
@@ -51,6 +51,7 @@ Nothing is ever overwritten.`,
 	c.Flags().StringVar(&f.metric, "metrics", "127.0.0.1:9464", "`host:port` for monitoring, or off")
 	c.Flags().StringVar(&f.passphrase, "passphrase", "", "`source` of the passphrase that encrypts the key files: file:PATH, credential:NAME or fd:NUMBER (default: not encrypted)")
 	c.Flags().BoolVar(&f.found, "found", false, "found an instance with this body alone")
+	c.Flags().BoolVar(&f.mldsa, "ml-dsa-validator", false, "make the validator's key ML-DSA-65, for a network that allows it (civibus network new --ml-dsa-validators)")
 	_ = c.MarkFlagRequired("member") // fails only for unknown flags
 	_ = c.MarkFlagRequired("name")
 	c.AddCommand(newInitGenesis(a))
@@ -88,7 +89,7 @@ func (a *app) initBody(f initFlags) error {
 	// 2. Keys and what others need to know.
 	now := time.Now()
 	body, err := node.NewBody(node.BodyOptions{
-		Member: member, Name: f.name, KeysDir: filepath.Join(f.dir, "keys"), Passphrase: f.passphrase,
+		Member: member, Name: f.name, KeysDir: filepath.Join(f.dir, "keys"), Passphrase: f.passphrase, MLDSAValidator: f.mldsa,
 		ServerCode: f.serverCode, Provider: f.provider, Ledger: f.ledger, Now: now,
 	})
 	if err != nil {

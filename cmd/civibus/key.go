@@ -1,10 +1,10 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +23,7 @@ its token. The node need not run; one that runs takes changes up within seconds.
 "civibus register key" is about their public halves in the registry.`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(newKeyList(a), newKeyNew(a), newKeyTake(a), newKeyPassphrase(a), newKeyRequest(a), newKeyBind(a))
+	c.AddCommand(newKeyList(a), newKeyNew(a), newKeyTake(a), newKeyPassphrase(a), newKeyRequest(a), newKeyBind(a), newKeyOffer(a))
 	return c
 }
 
@@ -49,7 +49,7 @@ type heldKey struct {
 
 func describeKey(h keys.Held) heldKey {
 	k := h.Key.Key()
-	out := heldKey{k.ID.String(), h.Purpose().String(), string(k.Algorithm), h.Custody.String(), h.File, nil}
+	out := heldKey{k.ID.String(), keys.PurposeName(h.Purpose()), string(k.Algorithm), h.Custody.String(), h.File, nil}
 	if h.Chain != nil {
 		until := h.Chain.Leaf().NotAfter.UTC()
 		out.CertificateUntil = &until
@@ -112,9 +112,11 @@ func newKeyNew(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "new PURPOSE", Short: "Make a key in the key folder or the token, without registering it",
 		Long: `Make a key. It signs nothing until it is registered: "civibus register key add
-PURPOSE --key KEY". PURPOSE is seal, log, transport, admin or witness; seal,
-transport and admin keys may be made in the token.`,
-		Args: cobra.ExactArgs(1), ValidArgs: []string{"seal", "log", "transport", "admin", "witness"},
+PURPOSE --key KEY". PURPOSE is seal, log, transport, admin, witness, validator or
+node; seal, transport and admin keys may be made in the token. A node key names the
+ledger node to its peers and is not registered: the node uses the newest from its
+next start, and "civibus register node set" tells the others the new id.`,
+		Args: cobra.ExactArgs(1), ValidArgs: []string{"seal", "log", "transport", "admin", "witness", "validator", "node"},
 		RunE: func(_ *cobra.Command, args []string) error {
 			purpose, err := keyPurpose(args[0])
 			if err != nil {
@@ -191,12 +193,12 @@ RFC 7512, with token and id: pkcs11:token=civibus;id=%3F%2A`,
 }
 
 func keyPurpose(text string) (civibus.Purpose, error) {
-	purpose, err := civibus.ParsePurpose(text)
-	if err == nil && purpose == civibus.ValidatorKey {
-		err = errors.New("a validator's key is not made here")
+	if text == keys.PurposeName(keys.NodeKey) {
+		return keys.NodeKey, nil
 	}
+	purpose, err := civibus.ParsePurpose(text)
 	if err != nil {
-		return 0, usageError{err, "PURPOSE is seal, log, transport, admin or witness"}
+		return 0, usageError{err, "PURPOSE is seal, log, transport, admin, witness, validator or node"}
 	}
 	return purpose, nil
 }
@@ -211,8 +213,73 @@ func (a *app) keyMade(ring *keys.Ring, k *keys.Key) error {
 		return a.printJSON(out)
 	}
 	a.pairs("key", out.Key, "purpose", out.Purpose, "algorithm", out.Algorithm, "custody", out.Custody, "file", out.File)
-	fmt.Fprintf(a.out, "next: civibus register key add %s --key %s\n", out.Purpose, out.Key)
+	next := fmt.Sprintf("civibus register key add %s --key %s", out.Purpose, out.Key)
+	if k.Purpose() == keys.NodeKey {
+		next = "start the node again, and tell the others its new id with \"civibus register node set\""
+	}
+	fmt.Fprintf(a.out, "next: %s\n", next)
 	return nil
+}
+
+func newKeyOffer(a *app) *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use: "offer KEY", Short: "Write the file by which somebody else registers a key of the body",
+		Long: `Write a file with a public key and a proof that this body holds it and wants it to
+be its own in this network. Who administers the body registers it with "civibus
+register key add --from FILE"; if the body lost its admin keys, the members
+register a new one with "civibus governance recover FILE". It holds no secret.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ring, cfg, err := a.ring()
+			if err != nil {
+				return err
+			}
+			defer ring.Close()
+			h, err := find(ring, args[0])
+			if err != nil {
+				return err
+			}
+			if h.Purpose() == keys.NodeKey {
+				return usageError{fmt.Errorf("key %s names the ledger node and is not registered", args[0]), "\"civibus register node set\" registers its id"}
+			}
+			g, err := node.ReadGenesis(cfg.Ledger.Genesis)
+			if err != nil {
+				return err
+			}
+			member, err := civibus.ParseMemberID(cfg.Member)
+			if err != nil {
+				return err
+			}
+			var certificate []byte
+			if h.Purpose() == civibus.TransportKey {
+				if certificate, err = keys.OpenCertificate(filepath.Join(cfg.Keys.Dir, strings.TrimSuffix(h.File, filepath.Ext(h.File))+".crt")); err != nil {
+					return err
+				}
+			}
+			o, err := node.NewOffer(c.Context(), h.Key, certificate, g.ChainID, member)
+			if err != nil {
+				return err
+			}
+			text, err := o.TOML()
+			if err != nil {
+				return err
+			}
+			if err := writeNew(out, text, 0o644); err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(struct {
+					node.Offer
+					File string `json:"file"`
+				}{o, out})
+			}
+			_, err = fmt.Fprintf(a.out, "%s key %s of %s: %s\n", o.Purpose, args[0], o.Member, out)
+			return err
+		},
+	}
+	c.Flags().StringVarP(&out, "out", "o", "key.toml", "new `file` to write to")
+	return c
 }
 
 // sourceHere reads the source of a secret on the command line, a file's path

@@ -17,12 +17,13 @@ func newRegister(a *app) *cobra.Command {
 		Use:   "register",
 		Short: "List and change what the bodies of the instance agree on",
 		Long: `List and change the registry: members, subsystems, services, access rights,
-groups and keys. Changes are signed by the running node with the body's admin
+groups, keys, delegations, hosts, nodes and voting powers. Changes are signed by the running node with the body's admin
 key and are in force when the command returns. Identifiers are written
 INSTANCE/CLASS/MEMBER[/SUBSYSTEM[/SERVICE[/VERSION]]], each part percent-encoded.`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(newRegisterMember(a), newRegisterSubsystem(a), newRegisterService(a), newRegisterRight(a), newRegisterGroup(a), newRegisterKey(a), newRegisterDelegation(a))
+	c.AddCommand(newRegisterMember(a), newRegisterSubsystem(a), newRegisterService(a), newRegisterRight(a), newRegisterGroup(a), newRegisterKey(a), newRegisterDelegation(a),
+		newRegisterNode(a), newRegisterPower(a), newRegisterHost(a))
 	return c
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -46,7 +47,7 @@ func newRegisterKey(a *app) *cobra.Command {
 			return nil
 		},
 	}
-	c.AddCommand(list, show, a.addKey(), a.revokeKey())
+	c.AddCommand(list, show, a.addKey(), a.revokeKey(), a.chainKey())
 	return c
 }
 
@@ -59,16 +60,27 @@ func heightText(h uint64) string {
 
 func (a *app) addKey() *cobra.Command {
 	var req admin.NewKey
+	var from string
 	c := &cobra.Command{
-		Use: "add PURPOSE", Short: "Have the node make a key of the body and register it",
+		Use: "add [PURPOSE]", Short: "Have the node make a key of the body and register it",
 		Long: `Have the node make a key, keep it in its key folder and register it with a
 proof that it holds it. With --at the key is in force from that height on, so
 that the old key serves until then: rotation without a pause.
 
-PURPOSE is seal, log, transport, admin or witness. A validator's key is changed
-with the set of validators, not here.`,
-		Args: cobra.ExactArgs(1), ValidArgs: []string{"seal", "log", "transport", "admin", "witness"},
+PURPOSE is seal, log, transport, admin, witness or validator. A validator key votes
+when it gets voting power: "civibus register voting-power move OLD NEW".
+
+With --from the key is another body's, which made it and the file with "civibus key
+offer": a body registers the keys of those that it administers without ever
+holding them.`,
+		Args: cobra.RangeArgs(0, 1), ValidArgs: []string{"seal", "log", "transport", "admin", "witness", "validator"},
 		RunE: func(c *cobra.Command, args []string) error {
+			if from != "" {
+				return a.addOffered(c, from, req.ActivateHeight)
+			}
+			if len(args) != 1 {
+				return usageError{errors.New("PURPOSE is missing"), "seal, log, transport, admin, witness or validator; or --from FILE"}
+			}
 			req.Purpose = args[0]
 			if _, err := civibus.ParsePurpose(args[0]); err != nil {
 				return usageError{err, ""}
@@ -84,10 +96,32 @@ with the set of validators, not here.`,
 			return a.printChange(out)
 		},
 	}
-	c.Flags().StringVar(&req.Algorithm, "algorithm", "", "ed25519 or ecdsa-p256-sha256 (default: the purpose's usual one)")
+	c.Flags().StringVar(&req.Algorithm, "algorithm", "", "ed25519, ecdsa-p256-sha256 or ml-dsa-44, -65 or -87 (default: the purpose's usual one)")
 	c.Flags().StringVar(&req.Key, "key", "", "register this `key` of the node's key folder instead of a new one (see civibus key list)")
 	c.Flags().Uint64Var(&req.ActivateHeight, "at", 0, "first `height` of force (default: at once)")
+	c.Flags().StringVar(&from, "from", "", "register the key that another body offers in this `file`")
+	c.MarkFlagsMutuallyExclusive("from", "key")
+	c.MarkFlagsMutuallyExclusive("from", "algorithm")
 	return c
+}
+
+// addOffered registers the key that a body below this one offers.
+func (a *app) addOffered(c *cobra.Command, file string, at uint64) error {
+	o, key, err := a.readOffer(file)
+	if err != nil {
+		return err
+	}
+	client, err := a.client()
+	if err != nil {
+		return err
+	}
+	out, err := client.Change(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_AddKey{AddKey: &registrypb.AddKey{
+		Member: o.Member, Purpose: key.Purpose, Spki: key.Spki, Certificate: key.Certificate, ActivateHeight: at, Possession: key.Possession,
+	}}})
+	if err != nil {
+		return err
+	}
+	return a.printChange(out)
 }
 
 var revocationReasons = map[string]registrypb.RevocationReason{

@@ -87,7 +87,7 @@ starting again does not help.`,
 		return usageError{err, fmt.Sprintf("run \"%s --help\"", c.CommandPath())}
 	})
 	root.AddCommand(
-		newDemo(a), newInit(a), newRun(a), newConfig(a), newNetwork(a), newGovernance(a), newRegister(a),
+		newDemo(a), newInit(a), newRun(a), newConfig(a), newNetwork(a), newJoin(a), newGovernance(a), newRegister(a),
 		newKey(a), newCall(a), newReceipt(a), newLog(a), newStatus(a), newVersion(a),
 	)
 	root.InitDefaultCompletionCmd()
@@ -196,8 +196,14 @@ func (a *app) fail(c *cobra.Command, err error) int {
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(a.err, "civibus: error: %s\n", strings.TrimSuffix(line, "\n"))
 	}
+	if problem != nil && problem.Height > 0 {
+		fmt.Fprintf(a.err, "civibus: code: %s, at height %d\n", problem.Code, problem.Height)
+	}
 	if hint != "" {
 		fmt.Fprintf(a.err, "civibus: hint: %s\n", hint)
+	}
+	if a.json && problem != nil {
+		_ = a.printJSON(problem) // the exit code says it too
 	}
 	return code
 }

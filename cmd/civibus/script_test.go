@@ -8,7 +8,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +19,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/civibus/civibus/admin"
+	"github.com/civibus/civibus/internal/testnet"
 	"github.com/civibus/civibus/node"
+	"github.com/civibus/civibus/registry"
 )
 
 func TestMain(m *testing.M) {
@@ -29,7 +34,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"await": await, "awaitfile": awaitFile, "subst": subst, "httpget": httpGet, "isjson": isJSON,
+			"testnet": testNet, "retry": retry, "await": await, "awaitfile": awaitFile, "subst": subst, "httpget": httpGet, "isjson": isJSON,
 		},
 		Setup: func(e *testscript.Env) error {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,6 +60,68 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// testNet founds and starts a network of a number of bodies without registrars in
+// this process: "testnet N [KIND=QUORUM/THRESHOLD/SECONDS]...". The configuration of
+// body i is $B1, $B2 and so on; the first has the service population/persons at
+// $UPSTREAM; its ledger node $PEER1, its provider face $FACE1, the
+// genesis $GENESIS.
+func testNet(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: testnet N [KIND=QUORUM/THRESHOLD/SECONDS]...")
+	}
+	count, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	o := testnet.Options{Dir: ts.MkAbs("net"), StartTimeout: time.Minute}
+	for i := range count {
+		o.Bodies = append(o.Bodies, testnet.BodySpec{Class: "GOV", Code: fmt.Sprint(1001 + i), Name: fmt.Sprintf("Office %d (fictitious)", i+1)})
+	}
+	o.Bodies[0].Services = []node.ServiceConfig{{ID: "population/persons", URL: ts.Getenv("UPSTREAM")}}
+	o.Genesis = func(g *registry.Genesis) {
+		g.Registrars = []string{}
+		for _, arg := range args[1:] {
+			var r registry.GenesisRule
+			name, rest, _ := strings.Cut(arg, "=")
+			_, err := fmt.Sscanf(rest, "%d/%d/%d", &r.Quorum, &r.Threshold, &r.PeriodSeconds)
+			ts.Check(err)
+			r.Kind = name
+			g.Rules = append(g.Rules, r)
+		}
+	}
+	// Blocks without transactions, so that deadlines come.
+	o.Configure = func(_ int, c *node.Config) { c.Ledger.Heartbeat = node.Duration(time.Second) }
+	n, err := testnet.New(context.Background(), o)
+	ts.Check(err)
+	ts.Defer(func() { ts.Check(n.Close()) })
+	for i, b := range n.Bodies {
+		ts.Setenv(fmt.Sprintf("B%d", i+1), b.ConfigFile)
+		ts.Setenv(fmt.Sprintf("FACE%d", i+1), b.ProviderAddress())
+		s, err := b.Admin().Status(context.Background())
+		ts.Check(err)
+		ts.Setenv(fmt.Sprintf("PEER%d", i+1), s.LedgerID+"@"+s.LedgerAddr)
+	}
+	ts.Setenv("GENESIS", filepath.Join(o.Dir, "genesis.toml"))
+}
+
+// retry runs a command until its output matches: "retry REGEXP COMMAND ARG...".
+func retry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: retry REGEXP COMMAND ARG...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	var out []byte
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		cmd := exec.Command(args[1], args[2:]...)
+		cmd.Dir, cmd.Env = ts.MkAbs("."), append(os.Environ(), "PATH="+ts.Getenv("PATH"))
+		out, err = cmd.CombinedOutput()
+		if err == nil && want.Match(out) {
+			_, _ = ts.Stdout().Write(out)
+			return
+		}
+	}
+	ts.Fatalf("%v never says %q: %v\n%s", args[1:], args[0], err, out)
 }
 
 // await waits until the node of a configuration file takes exchanges.
@@ -144,8 +211,9 @@ func TestEveryCommandHasAScript(t *testing.T) {
 		}
 		all.Write(text)
 	}
+	text := regexp.MustCompile(`civibus --config \S+ `).ReplaceAllString(all.String(), "civibus ")
 	for _, c := range leaves(newRoot(&app{})) {
-		if path := c.CommandPath(); !strings.Contains(all.String(), path) {
+		if path := c.CommandPath(); !strings.Contains(text, path) {
 			t.Errorf("no script runs %q", path)
 		}
 	}

@@ -30,7 +30,7 @@ var rules = []arch.Rule{
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
 	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile"}},
-	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile"}},
+	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
 	{Room: "apps", Allow: []string{".", "client"}},

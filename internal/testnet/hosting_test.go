@@ -2,6 +2,7 @@ package testnet_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"io"
@@ -490,10 +491,11 @@ func ownNode(t *testing.T, o *office, host *testnet.Body) *ownedNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := ledger.GenNodeKey(filepath.Join(c.Keys.Dir, "node_key.json"))
+	named, err := ring.Create(keys.NodeKey, civibus.Ed25519, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := ledger.NodeID(named.Key().Key.(ed25519.PublicKey))
 	register(t, o.n, o.addKey(key, civibus.TransportKey, certificate))
 	register(t, o.n, o.by(o.parent, o.setMember(&registrypb.Gateway{Code: "gateway-1", Address: c.Provider.Listen})))
 	register(t, o.n, o.by(o.parent, &registrypb.Tx{Body: &registrypb.Tx_SetNodes{SetNodes: &registrypb.SetNodes{

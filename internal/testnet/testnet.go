@@ -56,6 +56,8 @@ type Options struct {
 	FirstPort int
 	// Logger takes the nodes' logs. Default: discarded.
 	Logger *slog.Logger
+	// Genesis changes the genesis before it is used.
+	Genesis func(g *registry.Genesis)
 	// Configure changes the configuration of body i before it is used.
 	Configure func(i int, c *node.Config)
 	// Hop stands between the TLS of body i's provider face and its gateway, to
@@ -174,6 +176,9 @@ func Found(o Options) (_ *Network, err error) {
 	genesis, err := node.Found("", now, cards)
 	if err != nil {
 		return nil, err
+	}
+	if o.Genesis != nil {
+		o.Genesis(genesis)
 	}
 	n.ChainID = genesis.ChainID
 	text, err := genesis.TOML()

@@ -3,12 +3,9 @@ package light_test
 import (
 	"context"
 	"crypto/ed25519"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +14,7 @@ import (
 	"github.com/cometbft/cometbft/types"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/ledger/light"
 	"github.com/civibus/civibus/registry"
@@ -29,21 +27,19 @@ type rotation struct {
 	*network
 	second *ledger.Node
 	old    *body // with the old key
-	key    string
+	key    *keys.Key
 }
 
 func newRotation(t testing.TB) *rotation {
 	t.Helper()
 	dir := t.TempDir()
-	nodeKey, key := filepath.Join(dir, "node.json"), filepath.Join(dir, "validator.json")
-	id, err := ledger.GenNodeKey(nodeKey)
-	check(t, err)
-	_, err = ledger.GenValidatorKey(key)
-	check(t, err)
+	node, key := nodeKey(t), newKey(t, civibus.ValidatorKey)
+	id := ledger.NodeID(node.Public().(ed25519.PublicKey))
 	r := &rotation{key: key, network: newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.Peers = append(cfg.Peers, id) })}
 	r.old = r.bodies[0]
+	var err error
 	r.second, err = ledger.Open(context.Background(), ledger.Config{
-		Dir: filepath.Join(dir, "second"), Genesis: r.genesis, ValidatorKey: key, NodeKey: nodeKey, Logger: testLogger(), ListenAddress: "127.0.0.1:0",
+		Dir: filepath.Join(dir, "second"), Genesis: r.genesis, ValidatorKeys: votesWith(t, key), NodeKey: node, Logger: testLogger(), ListenAddress: "127.0.0.1:0",
 		Peers: []string{r.old.id + "@" + r.listen[0]}, TimeoutCommit: 10e6, HeartbeatInterval: 300e6, WatchInterval: 50e6,
 	})
 	check(t, err)
@@ -57,41 +53,15 @@ func (r *rotation) rotate() {
 	t.Helper()
 	// The second node follows before it must vote.
 	check(t, r.second.AwaitHeight(within(t), r.nodes[0].View().Height()))
-	signer := fileSigner(t, r.key)
+	signer := r.key
 	possession, err := registry.ProvePossession(context.Background(), signer, chainID, r.old.member, civibus.ValidatorKey)
 	check(t, err)
 	r.commit(0, r.old.sign(t, r.old.admin, &r.old.sequence, &registrypb.Tx{Body: &registrypb.Tx_AddKey{AddKey: &registrypb.AddKey{
 		Member: r.old.member.String(), Purpose: registrypb.Purpose(civibus.ValidatorKey), Spki: signer.Key().SPKI, Possession: possession,
 	}}}))
-	from, to := r.old.validatorKey.ID, signer.Key().ID
+	from, to := r.old.validator.Key().ID, signer.Key().ID
 	moved := r.commit(0, r.old.sign(t, r.old.admin, &r.old.sequence, &registrypb.Tx{Body: &registrypb.Tx_MoveVotingPower{MoveVotingPower: &registrypb.MoveVotingPower{From: from[:], To: to[:]}}}))
 	check(t, r.nodes[0].AwaitHeight(within(t), moved+4))
-}
-
-// keySigner signs with the key of a validator's key file.
-type keySigner struct {
-	private ed25519.PrivateKey
-	public  civibus.PublicKey
-}
-
-func fileSigner(t testing.TB, path string) civibus.Signer {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	check(t, err)
-	var file struct {
-		Private struct{ Value string } `json:"priv_key"`
-	}
-	check(t, json.Unmarshal(b, &file))
-	raw, err := base64.StdEncoding.DecodeString(file.Private.Value)
-	check(t, err)
-	public, err := ledger.ValidatorPublicKey(path)
-	check(t, err)
-	return keySigner{raw, public}
-}
-
-func (s keySigner) Key() civibus.PublicKey { return s.public }
-func (s keySigner) Sign(_ context.Context, message []byte) ([]byte, error) {
-	return ed25519.Sign(s.private, message), nil
 }
 
 // TestValidatorsChange: a client follows when all validators change, also when it was

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/cometbft/cometbft/crypto"
-	"github.com/cometbft/cometbft/privval"
+	cmted25519 "github.com/cometbft/cometbft/crypto/ed25519"
 	cmtproto "github.com/cometbft/cometbft/proto/tendermint/types"
 	"github.com/cometbft/cometbft/types"
 
@@ -45,12 +45,9 @@ func altered(part string, alter func(b []byte) []byte) liar {
 // private is a validator's key.
 func private(t testing.TB, b *body) crypto.PrivKey {
 	t.Helper()
-	text, err := os.ReadFile(b.validator)
+	key, err := b.validator.Ed25519()
 	check(t, err)
-	state := filepath.Join(t.TempDir(), "state.json")
-	file := filepath.Join(t.TempDir(), "key.json")
-	check(t, os.WriteFile(file, text, 0o600))
-	return privval.LoadFilePVEmptyState(file, state).Key.PrivKey
+	return cmted25519.PrivKey(key)
 }
 
 // forge alters a light block's header and has it signed by some validators, who must

@@ -3,6 +3,7 @@ package light_test
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
@@ -33,13 +34,13 @@ const chainID = "test-1"
 
 // body is one public body with a validator.
 type body struct {
-	member       civibus.MemberID
-	admin, log   *keys.Key
-	validator    string
-	validatorKey civibus.PublicKey
-	nodeKey, id  string
-	sequence     atomic.Uint64
-	logSequence  atomic.Uint64
+	member      civibus.MemberID
+	admin, log  *keys.Key
+	validator   *keys.Key
+	nodeKey     ed25519.PrivateKey
+	id          string
+	sequence    atomic.Uint64
+	logSequence atomic.Uint64
 }
 
 // network is validators in this process with faces that anybody may ask.
@@ -108,7 +109,7 @@ func newNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *ne
 	w.nodes, w.listen = make([]*ledger.Node, n), make([]string, n)
 	for i := range n {
 		cfg := ledger.Config{
-			Dir: filepath.Join(w.dir, fmt.Sprint("body", i)), Genesis: w.genesis, ValidatorKey: w.bodies[i].validator, NodeKey: w.bodies[i].nodeKey,
+			Dir: filepath.Join(w.dir, fmt.Sprint("body", i)), Genesis: w.genesis, ValidatorKeys: votesWith(t, w.bodies[i].validator), NodeKey: w.bodies[i].nodeKey,
 			TimeoutCommit: 10 * time.Millisecond, HeartbeatInterval: 300 * time.Millisecond, WatchInterval: 50 * time.Millisecond, ListenAddress: "127.0.0.1:0", Logger: testLogger(),
 		}
 		for j, b := range w.bodies {
@@ -134,16 +135,36 @@ func newNetwork(t testing.TB, n int, change func(i int, cfg *ledger.Config)) *ne
 	return w
 }
 
+func newKey(t testing.TB, purpose civibus.Purpose) *keys.Key {
+	t.Helper()
+	k, err := keys.Generate(purpose, civibus.Ed25519)
+	check(t, err)
+	return k
+}
+
+func nodeKey(t testing.TB) ed25519.PrivateKey {
+	t.Helper()
+	private, err := newKey(t, keys.NodeKey).Ed25519()
+	check(t, err)
+	return private
+}
+
+// votesWith hands a validator key to a node.
+func votesWith(t testing.TB, k *keys.Key) func() []ledger.ValidatorKey {
+	t.Helper()
+	private, err := k.Ed25519()
+	check(t, err)
+	key, err := ledger.NewValidatorKey(private)
+	check(t, err)
+	return func() []ledger.ValidatorKey { return []ledger.ValidatorKey{key} }
+}
+
 // makeBody makes a body and puts it into the genesis, with a validator of some power.
 func (w *network) makeBody(i int, power int64) *body {
 	w.t.Helper()
 	b := &body{member: civibus.MemberID{Instance: "TEST", Class: "GOV", Code: fmt.Sprint("BODY", i)}}
-	b.validator, b.nodeKey = filepath.Join(w.dir, fmt.Sprintf("validator%d.json", i)), filepath.Join(w.dir, fmt.Sprintf("node%d.json", i))
-	var err error
-	b.validatorKey, err = ledger.GenValidatorKey(b.validator)
-	check(w.t, err)
-	b.id, err = ledger.GenNodeKey(b.nodeKey)
-	check(w.t, err)
+	b.validator, b.nodeKey = newKey(w.t, civibus.ValidatorKey), nodeKey(w.t)
+	b.id = ledger.NodeID(b.nodeKey.Public().(ed25519.PublicKey))
 	gm := registry.GenesisMember{ID: b.member.String(), Name: b.member.Code}
 	for purpose, to := range map[civibus.Purpose]**keys.Key{civibus.AdminKey: &b.admin, civibus.LogKey: &b.log} {
 		k, err := keys.Generate(purpose, civibus.Ed25519)
@@ -151,7 +172,7 @@ func (w *network) makeBody(i int, power int64) *body {
 		*to = k
 		gm.Keys = append(gm.Keys, registry.GenesisKey{Purpose: purpose.String(), SPKI: base64.StdEncoding.EncodeToString(k.Key().SPKI)})
 	}
-	spki := base64.StdEncoding.EncodeToString(b.validatorKey.SPKI)
+	spki := base64.StdEncoding.EncodeToString(b.validator.Key().SPKI)
 	gm.Keys = append(gm.Keys, registry.GenesisKey{Purpose: civibus.ValidatorKey.String(), SPKI: spki})
 	w.genesis.Members = append(w.genesis.Members, gm)
 	w.genesis.Validators = append(w.genesis.Validators, registry.GenesisValidator{Member: gm.ID, Key: spki, Power: power})
