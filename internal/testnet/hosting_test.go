@@ -276,6 +276,16 @@ func TestHostedOfficeMoves(t *testing.T) {
 		t.Errorf("listMethods of the office: %s", list)
 	}
 
+	// The host itself calls it too, over its own connections; each has its own record.
+	register(t, n, hostA.Subsystem("audit", "Audit"))
+	register(t, n, hostA.Grant(civibus.AccessRight{Service: o.service("desk", "forms"), Client: hostA.Client("audit"), Purpose: "residence-check", LegalBasis: "https://law.example/act/3 (fictitious)"}))
+	within := must(asks(t, hostA.ConsumerURL(), hostA.Client("audit"), o.service("desk", "forms")))
+	for _, a := range []*admin.Client{atA, hostA.Admin()} {
+		if report, _ := receiptAt(t, a, town, within); len(report.Summary.Sides) != 2 {
+			t.Errorf("receipt of the host's own call: %+v", report.Summary)
+		}
+	}
+
 	// 5. Suspended by its parent, reinstated.
 	register(t, n, o.by(hostA, o.setStatus(registrypb.Status_STATUS_SUSPENDED)))
 	_, err = asOffice(hostA.ConsumerURL())
