@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	light.Hurry()
 	os.Exit(m.Run())
 }
 

@@ -11,7 +11,8 @@ import (
 	"github.com/civibus/civibus/registry"
 )
 
-const (
+// Tests take shorter ones.
+var (
 	// resubmitAfter is how long a transaction may wait for a block before another full
 	// node gets it too.
 	resubmitAfter = 3 * time.Second
