@@ -48,7 +48,12 @@ func (n *Node) awaitLedger(ctx context.Context) {
 	defer cancel()
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
-	for n.ledger.Load().Status().CatchingUp {
+	for {
+		s := n.ledger.Load().Status()
+		n.health.Store(&s) // which exchanges look at, at once
+		if !s.CatchingUp {
+			return
+		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():

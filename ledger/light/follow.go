@@ -39,7 +39,7 @@ func (c *Client) round(ctx context.Context) error {
 	if err := c.expired(trusted); err != nil {
 		return err
 	}
-	began := time.Now()
+	began, caught := time.Now(), c.caughtUp()
 	err := c.step(ctx, from, trusted)
 	switch {
 	case err == nil:
@@ -47,7 +47,7 @@ func (c *Client) round(ctx context.Context) error {
 	case final(err):
 	case errors.Is(err, errNothingNew):
 		c.pool.worked(from)
-		if err := c.askAnother(ctx, from, trusted); err != nil || time.Since(began) > c.cfg.Poll/2 {
+		if err := c.askAnother(ctx, from, trusted); err != nil || !caught || time.Since(began) > c.cfg.Poll/2 {
 			return err
 		}
 		return c.rest(ctx, c.cfg.Poll/20) // it does not wait as it was asked to
@@ -89,11 +89,12 @@ func (c *Client) step(ctx context.Context, from *fullNode, trusted *types.LightB
 		return c.execute(ctx, from, trusted)
 	}
 	// 2. A newer header.
-	newest, err := from.lightBlock(ctx, 0, trusted.Height, c.cfg.Poll)
+	wait := c.cfg.Poll
+	if !c.caughtUp() {
+		wait = 0 // whether there is more is to be known at once
+	}
+	newest, err := from.lightBlock(ctx, 0, trusted.Height, wait)
 	if err != nil {
-		if errors.Is(err, errNothingNew) {
-			c.setCaught()
-		}
 		return err
 	}
 	return c.advance(ctx, from, trusted, newest)
@@ -119,8 +120,8 @@ func (c *Client) advance(ctx context.Context, from *fullNode, trusted, newest *t
 	if err := c.execute(ctx, from, target); err != nil {
 		return err
 	}
-	if target == newest {
-		c.setCaught()
+	if target == newest && c.cfg.Clock().Sub(newest.Time) < c.cfg.StaleAfter {
+		c.setCaught() // the validators say when it was made
 	}
 	return nil
 }
@@ -136,6 +137,7 @@ func (c *Client) askAnother(ctx context.Context, first *fullNode, trusted *types
 		if errors.Is(err, errNothingNew) {
 			c.pool.worked(other)
 			c.pool.last(other) // each time another one
+			c.setCaught()
 			return nil
 		}
 		next := newest
@@ -158,9 +160,19 @@ func (c *Client) askAnother(ctx context.Context, first *fullNode, trusted *types
 		}
 		return nil
 	}
+	c.setCaught() // there is nobody else
 	return nil
 }
 
+// caughtUp says whether it was at the newest block once.
+func (c *Client) caughtUp() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.caught
+}
+
+// setCaught notes that it is at the newest block: that was made a moment ago, or two
+// full nodes, or the only one, have nothing newer.
 func (c *Client) setCaught() {
 	c.mu.Lock()
 	first := !c.caught

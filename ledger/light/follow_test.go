@@ -44,7 +44,8 @@ func TestFollows(t *testing.T) {
 	if want, err := w.nodes[0].Checkpoint(v.EventSize()); err != nil || text != want {
 		t.Fatalf("checkpoint %q, a full node has %q, %v", text, want, err)
 	}
-	if s := c.Status(); !s.Healthy || s.CatchingUp || len(s.Problems) != 0 || s.Peers != 2 {
+	eventually(t, "it is at the newest block", func() bool { return !c.Status().CatchingUp })
+	if s := c.Status(); !s.Healthy || len(s.Problems) != 0 || s.Peers != 2 {
 		t.Fatalf("status %+v", s)
 	}
 

@@ -267,6 +267,7 @@ func TestStaleFullNode(t *testing.T) {
 	cfg.Poll, cfg.StaleAfter = 200*time.Millisecond, 500*time.Millisecond
 	c := open(t, cfg)
 	w.reaches(c, w.commit(0, w.bodies[0].subsystem(t, "FIRST")))
+	eventually(t, "it is at the newest block", func() bool { return !c.Status().CatchingUp })
 
 	// The honest one is gone for a while, and the other one stands still.
 	frozen.Store(heightOf(c))
