@@ -113,6 +113,28 @@ func (c *Client) Config(ctx context.Context) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, "/v1/config", nil)
 }
 
+// Backup returns the node's stores as an archive, which it makes while it is read.
+// The archive ends with a manifest; without it, something is missing.
+func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/v1/backup", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		defer resp.Body.Close()
+		p := &Problem{}
+		if json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(p) != nil || p.Detail == "" {
+			p = Problemf(resp.StatusCode, "unknown", "the node answered %s", resp.Status)
+		}
+		return nil, p
+	}
+	return resp.Body, nil
+}
+
 // Policy returns the policy with which the node's receipts verify.
 func (c *Client) Policy(ctx context.Context) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, "/v1/policy", nil)

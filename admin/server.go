@@ -58,6 +58,8 @@ type Backend interface {
 	// Hosted is the backend of a member that the node hosts; a *Problem says why
 	// there is none.
 	Hosted(member string) (Backend, error)
+	// Backup writes the node's stores as an archive that is not encrypted.
+	Backup(ctx context.Context, to io.Writer) error
 }
 
 // Server is the interface's server.
@@ -73,6 +75,7 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s.handle("GET /v1/status", s.status)
 	s.handle("GET /v1/config", s.config)
 	s.handle("GET /v1/openapi.yaml", s.openapi)
+	s.handle("GET /v1/backup", s.backup)
 	s.handle("GET /v1/policy", s.policy)
 
 	s.handle("GET /v1/members", s.members)
@@ -137,6 +140,12 @@ type raw struct {
 	body        []byte
 }
 
+// stream is an answer that is written as it is made.
+type stream struct {
+	contentType string
+	write       func(io.Writer) error
+}
+
 func (s *Server) handle(pattern string, h handler) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -146,6 +155,14 @@ func (s *Server) handle(pattern string, h handler) {
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")
+		if out, ok := answer.(stream); ok {
+			w.Header().Set("Content-Type", out.contentType)
+			if err := out.write(w); err != nil {
+				s.log.ErrorContext(r.Context(), "an answer broke off", "endpoint", r.Pattern, "error", err)
+				panic(http.ErrAbortHandler) // so that nobody takes what came for all
+			}
+			return
+		}
 		if out, ok := answer.(raw); ok {
 			w.Header().Set("Content-Type", out.contentType)
 			_, _ = w.Write(out.body) // the client went away: nobody to tell
@@ -173,6 +190,10 @@ func (s *Server) status(*http.Request) (any, error) { return s.backend.Status(),
 
 func (s *Server) config(*http.Request) (any, error) {
 	return raw{"application/toml", []byte(s.backend.Config())}, nil
+}
+
+func (s *Server) backup(r *http.Request) (any, error) {
+	return stream{"application/x-tar", func(w io.Writer) error { return s.backend.Backup(r.Context(), w) }}, nil
 }
 
 func (s *Server) openapi(*http.Request) (any, error) {

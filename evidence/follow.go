@@ -213,6 +213,10 @@ func (l *Log) publish(now bool) error {
 
 // collect removes partial tiles that are no longer needed.
 func (l *Log) collect() error {
+	if !l.keep.TryLock() {
+		return nil // a backup is being made; later
+	}
+	defer l.keep.Unlock()
 	from, err := l.index.number(key('m', "gc"))
 	if err != nil {
 		return err

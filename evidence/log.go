@@ -47,6 +47,7 @@ type Log struct {
 	slots   chan struct{} // one for every entry that waits for the Merkle log
 	wake    chan struct{} // tells the follower that there is something to do
 	stop    chan struct{} // closed by Close
+	keep    sync.Mutex    // held while a backup copies what must not be deleted meanwhile
 	abandon atomic.Bool   // Close waits no longer than for the batch under way
 	done    sync.WaitGroup
 

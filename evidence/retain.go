@@ -36,6 +36,10 @@ func (l *Log) retain() {
 // retention. Records go by whole write-ahead log segments, with their salts and
 // everything that the index knows of them; without its salt a leaf says nothing.
 func (l *Log) Expire(ctx context.Context) error {
+	if !l.keep.TryLock() {
+		return nil // a backup is being made; later
+	}
+	defer l.keep.Unlock()
 	now := l.cfg.Clock()
 	if l.archive != nil && l.cfg.BodyRetention > 0 {
 		n, err := l.archive.Expire(ctx, now.Add(-l.cfg.BodyRetention))

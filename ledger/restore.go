@@ -324,13 +324,23 @@ func (n *Node) checkEngine(blocks, states dbm.DB) error {
 		}
 		return nil
 	}
+	return compareEngine(n.cfg.Dir, v, blockStore, stateStore)
+}
+
+// compareEngine compares a registry with the engine's blocks and state.
+func compareEngine(dir string, v *registry.View, blockStore *cmtstore.BlockStore, stateStore sm.Store) error {
+	state, err := stateStore.Load()
+	if err != nil {
+		return fmt.Errorf("the engine's state: %w", err)
+	}
+	base, top := uint64(blockStore.Base()), max(uint64(blockStore.Height()), uint64(state.LastBlockHeight))
 	height, hash := v.Height(), v.AppHash()
 	switch {
 	case height > top:
 		return fmt.Errorf("open the ledger in %s: the registry has block %d, the engine's files only %d, so they are older; move %s/registry away, and the blocks are executed again",
-			n.cfg.Dir, height, top, n.cfg.Dir)
+			dir, height, top, dir)
 	case base > 0 && height+1 < base:
-		return fmt.Errorf("open the ledger in %s: the registry has block %d but blocks are kept from %d only; restore a snapshot into an empty directory", n.cfg.Dir, height, base)
+		return fmt.Errorf("open the ledger in %s: the registry has block %d but blocks are kept from %d only; restore a snapshot into an empty directory", dir, height, base)
 	}
 	agreed := state.AppHash
 	if height != uint64(state.LastBlockHeight) {
@@ -341,7 +351,7 @@ func (n *Node) checkEngine(blocks, states dbm.DB) error {
 	}
 	if agreed != nil && !bytes.Equal(agreed, hash[:]) {
 		return fmt.Errorf("open the ledger in %s: the registry's hash at height %d is %x, the validators agreed on %x; move %s/registry away, and the blocks are executed again, or restore a snapshot",
-			n.cfg.Dir, height, hash, agreed, n.cfg.Dir)
+			dir, height, hash, agreed, dir)
 	}
 	return nil
 }

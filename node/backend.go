@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -83,6 +84,9 @@ func (n *Node) hostedStatus() []admin.HostedStatus {
 	}
 	return out
 }
+
+// Backup writes the node's stores as an archive.
+func (b backend) Backup(ctx context.Context, to io.Writer) error { return b.n.Backup(ctx, to) }
 
 // Status describes the node.
 func (b backend) Status() admin.Status {

@@ -21,7 +21,7 @@ var rules = []arch.Rule{
 	{Room: "seal/httpsig"},
 	{Room: "seal", Allow: []string{".", "internal/schema"}},
 	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                    // one server for all faces, so that their limits are one code
-	{Room: "evidence", Allow: []string{".", "internal/schema", "internal/pqnote"}},                                                           // one form of mark for every store on disk
+	{Room: "evidence", Allow: []string{".", "internal/schema", "internal/pqnote", "internal/backup/dump"}},                                   // one form of mark for every store on disk
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
@@ -29,8 +29,8 @@ var rules = []arch.Rule{
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
-	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile"}},
-	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa"}},
+	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/backup/dump"}},
+	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
 	{Room: "apps", Allow: []string{".", "client"}},
@@ -47,6 +47,8 @@ var rules = []arch.Rule{
 	{Room: "internal/rawconn"},
 	{Room: "internal/rawurl"},
 	{Room: "internal/schema"},
+	{Room: "internal/backup", Allow: []string{"keys/secret"}},
+	{Room: "internal/backup/dump"},
 	{Room: "internal/demostack"},
 	{Room: "internal/receipttest", Allow: []string{".", "internal/mldsa", "evidence/evidencepb", "evidence/proof", "registry/registrypb"}},
 }
