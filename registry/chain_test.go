@@ -123,3 +123,40 @@ func TestPostQuantumValidators(t *testing.T) {
 		t.Error("it is not found by its address")
 	}
 }
+
+// TestSecondSeals: an instance begins with or without second seals, and its
+// members change that by vote. The parameter is kept, and is not in the state of
+// an instance that never had it.
+func TestSecondSeals(t *testing.T) {
+	w := newWorld(t)
+	plain, _, err := w.view().ProveState("params")
+	if err != nil || w.view().SecondSeals() {
+		t.Fatalf("required from the start: %v", err)
+	}
+	for _, step := range []struct {
+		change registrypb.SecondSeals
+		want   bool
+	}{{registrypb.SecondSeals_SECOND_SEALS_REQUIRED, true}, {registrypb.SecondSeals_SECOND_SEALS_OPTIONAL, false}} {
+		w.pass(&registrypb.SetParams{SecondSeals: step.change})
+		if w.view().SecondSeals() != step.want {
+			t.Errorf("after %s: %v", step.change, w.view().SecondSeals())
+		}
+		if reopened := must(registry.Open(w.store)); reopened.View().SecondSeals() != step.want {
+			t.Errorf("after %s and opening again: %v", step.change, !step.want)
+		}
+	}
+	if again, _, err := w.view().ProveState("params"); err != nil || !bytes.Equal(again, plain) {
+		t.Errorf("the state is another than before: %v", err)
+	}
+	g := testGenesis()
+	g.SecondSeals = true
+	parsed, err := registry.ParseGenesis(must(g.TOML()))
+	if err != nil || !newWorldOf(t, parsed).view().SecondSeals() {
+		t.Errorf("the genesis does not require them: %v", err)
+	}
+	first := firstGenesis()
+	first.SecondSeals = true
+	if err := first.Validate(); err == nil {
+		t.Error("a genesis of protocol 0 requires them")
+	}
+}

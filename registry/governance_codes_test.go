@@ -91,6 +91,8 @@ func changeRefusals(body bodyRun, after after) {
 	change("small transactions", registry.InvalidField, &registrypb.SetParams{MaxTxBytes: 100})
 	change("many open proposals", registry.InvalidField, &registrypb.SetParams{MaxOpenProposals: 257})
 	change("share", registry.InvalidField, &registrypb.SetParams{BlockShare: 1001})
+	change("second seals as they are", registry.NoChange, &registrypb.SetParams{SecondSeals: registrypb.SecondSeals_SECOND_SEALS_OPTIONAL})
+	change("second seals unknown", registry.InvalidField, &registrypb.SetParams{SecondSeals: 3})
 	change("quota", registry.InvalidField, &registrypb.SetParams{MemberQuota: 99})
 	for name, r := range map[string]*registrypb.Rule{
 		"kind": {Kind: 14, Quorum: 1, Threshold: 501, PeriodSeconds: 1}, "quorum": {Kind: 1, Quorum: 1001, Threshold: 501, PeriodSeconds: 1},

@@ -13,11 +13,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/seal"
 )
 
@@ -25,6 +27,7 @@ type signer struct {
 	pub civibus.PublicKey
 	ed  ed25519.PrivateKey
 	ec  *ecdsa.PrivateKey
+	pq  *mldsa.PrivateKey
 }
 
 func (s *signer) Key() civibus.PublicKey { return s.pub }
@@ -32,6 +35,9 @@ func (s *signer) Key() civibus.PublicKey { return s.pub }
 func (s *signer) Sign(_ context.Context, m []byte) ([]byte, error) {
 	if s.ed != nil {
 		return ed25519.Sign(s.ed, m), nil
+	}
+	if s.pq != nil {
+		return s.pq.Sign(m)
 	}
 	sum := sha256.Sum256(m)
 	r, t, err := ecdsa.Sign(rand.Reader, s.ec, sum[:])
@@ -60,6 +66,20 @@ func newSigner(b *testing.B, alg civibus.Algorithm) *signer {
 		b.Fatal(err)
 	}
 	return s
+}
+
+// newSecond makes an ML-DSA key for second signatures.
+func newSecond(b testing.TB, alg civibus.Algorithm) *signer {
+	b.Helper()
+	k, err := mldsa.Generate(alg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pub, err := civibus.NewPublicKey(k.Public())
+	if err != nil {
+		b.Fatal(err)
+	}
+	return &signer{pub: pub, pq: k}
 }
 
 // cpu reports the processor time of this process per operation, which other
@@ -113,9 +133,21 @@ func request(b testing.TB, url string) *http.Request {
 var body = bytes.Repeat([]byte("0123456789abcdef"), 64) // 1 KiB
 
 func BenchmarkWhole(b *testing.B) {
-	for _, alg := range []civibus.Algorithm{civibus.Ed25519, civibus.ECDSAP256SHA256} {
-		s := newSigner(b, alg)
-		v := verifier(s)
+	for _, alg := range []civibus.Algorithm{civibus.Ed25519, civibus.ECDSAP256SHA256, "ed25519+ml-dsa-44", "ed25519+ml-dsa-65"} {
+		first, second, both := strings.Cut(string(alg), "+")
+		one := newSigner(b, civibus.Algorithm(first))
+		v := verifier(one)
+		var s civibus.Signer = one
+		if both {
+			two := newSecond(b, civibus.Algorithm(second))
+			s = seal.WithSecond(one, two)
+			v.Key = func(id civibus.KeyID) (civibus.PublicKey, error) {
+				if id == two.pub.ID {
+					return two.pub, nil
+				}
+				return one.pub, nil
+			}
+		}
 		r := request(b, "http://gateway.example")
 		sent, err := seal.SealRequest(b.Context(), s, r, body, start)
 		if err != nil {
