@@ -21,6 +21,9 @@ var (
 	CheckHalves = checkHalves
 
 	RemoveSocket = removeSocket
+
+	TakeEngineKeys = takeEngineKeys
+	NodeKey        = nodeKey
 )
 
 // Deliveries admits deliveries of half receipts.

@@ -56,3 +56,34 @@ func FuzzParseBody(f *testing.F) {
 		_, _ = node.Found("", start, []node.Body{b}) // refused as a rule: no panic
 	})
 }
+
+// FuzzJoinFile feeds arbitrary files to what reads join files, offered keys and the
+// section of the configuration that joining edits: never a panic, and what is read
+// is written and read again.
+func FuzzJoinFile(f *testing.F) {
+	f.Add([]byte("format = 'civibus-join/v1'\nchain_id = 'demo-1'\nrole = 'light'\nmember = 'DEMO/GOV/0001'\n[[keys]]\npurpose = 'seal'\nspki = 'AA=='\npossession = ''\n"))
+	f.Add([]byte("format = 'civibus-key/v1'\nchain_id = 'demo-1'\nmember = 'DEMO/GOV/0001'\npurpose = 'admin'\nspki = 'AA=='\npossession = 'AA=='\n"))
+	f.Add([]byte("member = 'x'\n[ledger]\n# peers = []\nmode = 'light'\n[log]\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, _, _ = node.ParseOffer(text, "demo-1")
+		if out, err := node.EditLedger(text, map[string]string{"mode": `"follower"`}); err == nil {
+			c, err := node.ParseConfig(out)
+			if err != nil || c.Ledger.Mode != "follower" {
+				t.Fatalf("edited: mode %q, %v\n%s", c.Ledger.Mode, err, out)
+			}
+		}
+		j, err := node.ParseJoin(text)
+		if err != nil {
+			return
+		}
+		_ = j.Check("demo-1", "")
+		_, _ = j.Admission(1, 1)
+		out, err := j.TOML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := node.ParseJoin(out); err != nil {
+			t.Fatalf("its own text does not load: %v\n%s", err, out)
+		}
+	})
+}

@@ -22,7 +22,7 @@ func TestRotationWithoutDowntime(t *testing.T) {
 	receiptOf(t, consumer, before)
 
 	for _, b := range []*testnet.Body{provider, consumer} {
-		for _, purpose := range []civibus.Purpose{civibus.SealKey, civibus.TransportKey, civibus.LogKey, civibus.WitnessKey, civibus.AdminKey} {
+		for _, purpose := range []civibus.Purpose{civibus.SealKey, civibus.TransportKey, civibus.LogKey, civibus.WitnessKey, civibus.ValidatorKey, civibus.AdminKey} {
 			rotate(t, n, b, purpose)
 			exchange := call(t, consumer, provider, "/2")
 			receiptOf(t, consumer, exchange)
@@ -53,6 +53,15 @@ func rotate(t *testing.T, n *testnet.Network, b *testnet.Body, purpose civibus.P
 		id, err := hex.DecodeString(k.ID)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if purpose == civibus.ValidatorKey {
+			to, err := hex.DecodeString(added.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			register(t, n, testnet.Change{By: b, Tx: &registrypb.Tx{Body: &registrypb.Tx_MoveVotingPower{
+				MoveVotingPower: &registrypb.MoveVotingPower{From: id, To: to},
+			}}})
 		}
 		register(t, n, testnet.Change{By: b, Tx: &registrypb.Tx{Body: &registrypb.Tx_RevokeKey{
 			RevokeKey: &registrypb.RevokeKey{KeyId: id, Reason: registrypb.RevocationReason_REVOCATION_REASON_ROTATED},
