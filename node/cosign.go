@@ -140,7 +140,8 @@ func checkCosignature(v *registry.View, m civibus.MemberID, checkpoint, lines st
 		return "", fmt.Errorf("its cosignature is not a line of %s", name)
 	}
 	raw, err := base64.StdEncoding.DecodeString(rest)
-	if err != nil || len(raw) != 4+8+64 {
+	// The decoder skips line breaks, which would spoil the note.
+	if err != nil || len(raw) != 4+8+64 || base64.StdEncoding.EncodeToString(raw) != rest {
 		return "", errors.New("its cosignature is malformed")
 	}
 	message := fmt.Appendf(nil, "cosignature/v1\ntime %d\n%s", binary.BigEndian.Uint64(raw[4:12]), checkpoint)

@@ -129,8 +129,9 @@ func open(line, name string, key civibus.PublicKey) ([]byte, bool) {
 	if err != nil || !ok {
 		return nil, false
 	}
-	b, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) < 4 || string(b[:4]) != string(keyHash(name, raw)) {
+	b, err := base64.StdEncoding.DecodeString(text)
+	// The decoder skips line breaks: the one spelling is what it encodes to.
+	if err != nil || base64.StdEncoding.EncodeToString(b) != text || len(b) < 4 || string(b[:4]) != string(keyHash(name, raw)) {
 		return nil, false
 	}
 	return b[4:], true
