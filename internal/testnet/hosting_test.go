@@ -361,7 +361,8 @@ func TestHostedOfficeMoves(t *testing.T) {
 	awaitServed(t, hostB, false, "nobody hosts")
 	handOver(t, folderB, own.cfg.DataDir)
 	own.start()
-	asked5, served5 := must(asOffice("http://"+own.cfg.Consumer.Listen)), must(toOffice())
+	atOwn := func() (string, error) { return asOffice("http://" + own.cfg.Consumer.Listen) }
+	asked5, served5 := must(caughtUp(t, atOwn)), must(caughtUp(t, toOffice))
 	_, err = asOffice(hostB.ConsumerURL())
 	refused(t, err, "MaintenanceMode")
 	at := admin.NewClient(own.cfg.Admin.Socket)
@@ -383,8 +384,21 @@ func TestHostedOfficeMoves(t *testing.T) {
 	register(t, n, o.by(hostA, o.setHost(hostB.ID.String())))
 	register(t, n, o.by(hostB, &registrypb.Tx{Body: &registrypb.Tx_AcceptHost{AcceptHost: &registrypb.AcceptHost{Member: id.String(), Host: hostB.ID.String()}}}))
 	awaitServed(t, hostB, false, "copy all of it there")
-	_, err = asOffice("http://" + own.cfg.Consumer.Listen) // the own node has stopped speaking for it
+	_, err = atOwn() // the own node has stopped speaking for it
 	refused(t, err, "UnknownMember")
+}
+
+// caughtUp makes a call until it is no longer refused because a gateway that has just
+// started is behind its peers.
+func caughtUp(t *testing.T, call func() (string, error)) (string, error) {
+	t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		id, err := call()
+		var e *client.Error
+		if !errors.As(err, &e) || !strings.HasSuffix(e.Type, "OutdatedGlobalConf") || time.Now().After(deadline) {
+			return id, err
+		}
+	}
 }
 
 // underLoad makes calls one after the other on each of some lanes, until all are
