@@ -48,8 +48,7 @@ func TestValidatorsWithMLDSA65(t *testing.T) {
 // with it, or no block would be made. A restart goes on with the same key.
 func TestValidatorKeyRotatesWithoutRestart(t *testing.T) {
 	var held atomic.Pointer[[]*keys.Key]
-	var w *network
-	w = governed(t, 1, func(_ int, cfg *ledger.Config) {
+	w := governed(t, 1, func(_ int, cfg *ledger.Config) {
 		cfg.ValidatorKeys = func() []ledger.ValidatorKey { return votesWith(*held.Load()...)() }
 	})
 	w.genesis.MLDSAValidators = true

@@ -141,7 +141,7 @@ func (a *app) initReport(f initFlags, body node.Body) error {
 	}
 	a.pairs("body", body.Member, "keys", filepath.Join(f.dir, "keys"), "configuration", filepath.Join(f.dir, "civibus.toml"),
 		"for others", filepath.Join(f.dir, "body.toml"), "ledger node", body.Ledger)
-	next := "make the genesis with all founders' body.toml: civibus network new"
+	next := "found a network with all founders' body.toml (civibus network new), or join one that exists (civibus join)"
 	if f.found {
 		next = "civibus run --config " + filepath.Join(f.dir, "civibus.toml")
 	}
