@@ -108,6 +108,11 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return get[Status](ctx, c, "/v1/status")
 }
 
+// Block returns the hash of the ledger's block at a height.
+func (c *Client) Block(ctx context.Context, height uint64) (Block, error) {
+	return get[Block](ctx, c, "/v1/blocks/"+strconv.FormatUint(height, 10))
+}
+
 // Config returns the node's effective configuration.
 func (c *Client) Config(ctx context.Context) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, "/v1/config", nil)

@@ -158,6 +158,13 @@ type LedgerStatus struct {
 	Problems   []string  `json:"problems"`
 }
 
+// Block names a block of the ledger, as ledger.trust_height and trust_hash of another
+// body take it.
+type Block struct {
+	Height uint64 `json:"height"`
+	Hash   string `json:"hash"` // of its header, hex
+}
+
 // EvidenceStatus is how a node's evidence log is.
 type EvidenceStatus struct {
 	Origin         string `json:"origin"`

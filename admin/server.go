@@ -45,6 +45,9 @@ type Backend interface {
 	// missing until ctx ends. An entry, the index of a leaf, chooses among several
 	// exchanges with one id; nil is the first. A *Problem says what is missing.
 	Receipt(ctx context.Context, exchangeID string, entry *uint64, both bool) ([]byte, error)
+	// BlockHash is the hash of the ledger's header at a height; a *Problem if the node
+	// does not keep it.
+	BlockHash(height uint64) (string, error)
 	// Policy returns the policy that this node's receipts verify with.
 	Policy() ([]byte, error)
 	// Exchange returns what the body holds about an exchange.
@@ -73,6 +76,7 @@ type Server struct {
 func NewServer(b Backend, log *slog.Logger) *Server {
 	s := &Server{backend: b, log: log, mux: http.NewServeMux()}
 	s.handle("GET /v1/status", s.status)
+	s.handle("GET /v1/blocks/{height}", s.block)
 	s.handle("GET /v1/config", s.config)
 	s.handle("GET /v1/openapi.yaml", s.openapi)
 	s.handle("GET /v1/backup", s.backup)
@@ -187,6 +191,15 @@ func (s *Server) problem(r *http.Request, err error) *Problem {
 }
 
 func (s *Server) status(*http.Request) (any, error) { return s.backend.Status(), nil }
+
+func (s *Server) block(r *http.Request) (any, error) {
+	height, err := strconv.ParseUint(r.PathValue("height"), 10, 62)
+	if err != nil || height == 0 {
+		return nil, Problemf(http.StatusBadRequest, "invalid_parameter", "height %q: the rule is a number from 1", r.PathValue("height"))
+	}
+	hash, err := s.backend.BlockHash(height)
+	return Block{Height: height, Hash: hash}, err
+}
 
 func (s *Server) config(*http.Request) (any, error) {
 	return raw{"application/toml", []byte(s.backend.Config())}, nil

@@ -42,6 +42,20 @@ func (b backend) Receipt(ctx context.Context, exchange string, entry *uint64, bo
 	return b.n.receipts.make(ctx, exchange, entry, both)
 }
 
+// BlockHash is the hash of the ledger's header at a height.
+func (b backend) BlockHash(height uint64) (string, error) {
+	led := b.n.ledger.Load()
+	if led == nil {
+		return "", errStarting
+	}
+	hash, err := led.HeaderHash(height)
+	if err != nil {
+		return "", admin.Problemf(http.StatusNotFound, "not_found", "%v", err).
+			WithHint("a light gateway keeps the last header only; a full node those of the blocks that it keeps")
+	}
+	return hex.EncodeToString(hash), nil
+}
+
 // Policy returns the policy with which receipts verify now.
 func (b backend) Policy() ([]byte, error) { return b.n.policy() }
 

@@ -165,7 +165,7 @@ type LedgerConfig struct {
 
 	// The height of a block from which a node of mode "light", or a new full node that
 	// begins with a snapshot, starts to trust. 0: the genesis, if that is younger than
-	// trust_period. Ask bodies that you trust for it: "civibus status" prints theirs.
+	// trust_period. Ask bodies that you trust: "civibus status --block HEIGHT".
 	TrustHeight int `toml:"trust_height"`
 
 	// The hash of the block at trust_height, 64 hex digits. A wrong one is refused by

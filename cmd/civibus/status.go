@@ -6,10 +6,13 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
+
+	"github.com/civibus/civibus/admin"
 )
 
 func newStatus(a *app) *cobra.Command {
-	return &cobra.Command{
+	var block uint64
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say how the running node is",
 		Args:  cobra.NoArgs,
@@ -17,6 +20,17 @@ func newStatus(a *app) *cobra.Command {
 			client, err := a.client()
 			if err != nil {
 				return err
+			}
+			if block > 0 {
+				b, err := client.Block(c.Context(), block)
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.printJSON(b)
+				}
+				a.pairs("height", strconv.FormatUint(b.Height, 10), "block hash", b.Hash)
+				return nil
 			}
 			s, err := client.Status(c.Context())
 			if err != nil {
@@ -32,7 +46,7 @@ func newStatus(a *app) *cobra.Command {
 			a.pairs("member", s.Member, "version", s.Version, "takes exchanges", ready,
 				"systems call", s.ConsumerURL, "other bodies", s.ProviderAddr, "monitoring", s.MetricsURL,
 				"ledger", fmt.Sprintf("%s at height %d, %d peers", s.Ledger.Mode, s.Ledger.Height, s.Ledger.Peers),
-				"ledger node", s.LedgerID+"@"+s.LedgerAddr,
+				"ledger node", ledgerNode(s),
 				"evidence", fmt.Sprintf("%d entries, %d anchored at height %d", s.Evidence.Size, s.Evidence.AnchoredSize, s.Evidence.AnchoredHeight),
 				"application hash", s.Ledger.AppHash, "block hash", s.Ledger.BlockHash, "event log", strconv.FormatUint(s.Ledger.EventSize, 10)+" events")
 			names := make([]string, 0, len(s.Components))
@@ -55,4 +69,14 @@ func newStatus(a *app) *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().Uint64Var(&block, "block", 0, "print the hash of the ledger's block at this `height` only, which another body can name as trusted (ledger.trust_height, trust_hash)")
+	return cmd
+}
+
+// ledgerNode is how peers know the ledger node.
+func ledgerNode(s admin.Status) string {
+	if s.LedgerID == "" {
+		return "none"
+	}
+	return s.LedgerID + "@" + s.LedgerAddr
 }

@@ -57,7 +57,7 @@ func (c *Client) expired(lb *types.LightBlock) error {
 		if lb.Height == 0 {
 			what = "the genesis"
 		}
-		return fmt.Errorf("%w: %s was to be trusted until %s, %s after its time (ledger.trust_period); ask bodies that you trust for the height and block hash that their \"civibus status\" prints, compare them, set ledger.trust_height and ledger.trust_hash to them, and start again",
+		return fmt.Errorf("%w: %s was to be trusted until %s, %s after its time (ledger.trust_period); ask bodies that you trust for the hash of one recent block (\"civibus status --block HEIGHT\"), compare what they say, set ledger.trust_height and ledger.trust_hash to them, and start again",
 			ErrExpired, what, until.UTC().Format(time.RFC3339), c.cfg.TrustPeriod)
 	}
 	return nil
