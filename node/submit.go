@@ -273,6 +273,9 @@ func (n *Node) newKey(ctx context.Context, req admin.NewKey) (admin.Change, erro
 			algorithm = civibus.ECDSAP256SHA256
 		}
 	}
+	if purpose == civibus.ValidatorKey && algorithm.PostQuantum() && !v.Params().MLDSAValidators {
+		return admin.Change{}, admin.Problemf(http.StatusBadRequest, "invalid_field", "a validator key of algorithm %s: this instance's genesis allows %s only", algorithm, civibus.Ed25519)
+	}
 	var key *keys.Key
 	var certificate []byte
 	switch {

@@ -66,7 +66,7 @@ func TestFaces(t *testing.T) {
 			{"POST", "/v1/changes", strings.Repeat("x", 2<<20), 413, "too_large"},
 			{"POST", "/v1/keys", `{"purpose":"seal","more":1}`, 400, "bad_encoding"},
 			{"POST", "/v1/keys", `{"purpose":"wings"}`, 400, "invalid_field"},
-			{"POST", "/v1/keys", `{"purpose":"validator"}`, 400, "invalid_field"},
+			{"POST", "/v1/keys", `{"purpose":"validator","algorithm":"ml-dsa-65"}`, 400, "invalid_field"},
 		} {
 			status, p := raw(t, b.Config.Admin.Socket, c.method, c.path, c.body)
 			if status != c.status || p.Code != c.code || p.Detail == "" || p.Status != c.status {
