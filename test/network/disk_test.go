@@ -4,7 +4,6 @@ package network_test
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -135,13 +134,18 @@ func (r *trial) starts(b *network.Body) bool {
 	return ready
 }
 
-// resync does what the operator does: blocks and registry are moved away and come
-// from the peers again; what the validator signed and what the witness signed stay.
+// resync does what the operator does: it has all damage named, has the ledger moved
+// aside, and starts the node, which fetches it from the peers. What the validator
+// and the witness signed stays.
 func (r *trial) resync(b *network.Body) {
 	r.Helper()
-	ledger := filepath.Join(b.Config.DataDir, "ledger")
-	for _, name := range []string{"registry", "engine/blockstore.db", "engine/state.db", "engine/cs.wal"} {
-		r.ok(os.Rename(filepath.Join(ledger, name), filepath.Join(b.Dir, fmt.Sprintf("damaged-%d-%s", r.faults, filepath.Base(name)))))
+	out, err := b.Command(r.Context(), "ledger", "check").CombinedOutput()
+	if err == nil {
+		r.Errorf("civibus ledger check finds nothing wrong: %s", out)
+	}
+	r.Logf("civibus ledger check: %s", out)
+	if out, err = b.Command(r.Context(), "ledger", "resync").CombinedOutput(); err != nil {
+		r.Fatalf("civibus ledger resync: %v: %s", err, out)
 	}
 	r.ok(b.Start())
 }
