@@ -368,15 +368,20 @@ func Until(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// Tell prints how the nodes are and the ends of their logs.
+// Tell prints how the nodes are and the ends of their logs. A node that runs and
+// does not answer is made to print what its goroutines do and ends.
 func (n *Network) Tell(printf func(format string, args ...any)) {
 	for _, b := range n.Bodies {
 		s, err := b.Status(context.Background())
+		if err != nil && b.Process().Running() {
+			_ = b.Process().Signal(syscall.SIGQUIT) // it may have ended
+		}
 		printf("%s: height %d, %d peers, %v, %v %v; its log ends with\n%s", b.ID, s.Ledger.Height, s.Ledger.Peers, s.Ledger.Problems, s.Components, err, tail(b.logFile(), 12))
 	}
 }
 
-// Close kills what still runs and removes everything.
+// Close kills what still runs and removes everything. CIVIBUS_FAULT_KEEP in the
+// environment keeps the bodies' folders, with their logs.
 func (n *Network) Close() error {
 	if n.load != nil {
 		n.load.Stop()
@@ -397,6 +402,9 @@ func (n *Network) Close() error {
 	var err error
 	if n.Space != nil {
 		err = n.Space.Close()
+	}
+	if os.Getenv("CIVIBUS_FAULT_KEEP") != "" {
+		return err
 	}
 	return errors.Join(err, os.RemoveAll(n.Dir))
 }
