@@ -109,9 +109,17 @@ func (n *Network) issueSome(ctx context.Context) error {
 	group.SetLimit(sample)
 	for i, k := range picked {
 		group.Go(func() error {
-			if errs[i] = n.watch.issue(ctx, n.load.exchanges[k], 2*time.Second, true); admin.IsCode(errs[i], "not_yet") {
-				errs[i] = n.watch.issue(ctx, n.load.exchanges[k], 30*time.Second, false)
+			x := n.load.exchanges[k]
+			if errs[i] = n.watch.issue(ctx, x, 2*time.Second, true); errs[i] == nil {
+				return nil
 			}
+			// Nor need a quorum of cosignatures come in time on a busy computer.
+			patient, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			_ = Until(patient, func() bool { // errs says why not
+				errs[i] = n.watch.issue(ctx, x, 30*time.Second, false)
+				return errs[i] == nil
+			})
 			return nil
 		})
 	}

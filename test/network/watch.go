@@ -60,10 +60,12 @@ func (w *watch) saw(b *Body, s admin.Status) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	never := func(format string, args ...any) { w.broken[fmt.Sprintf(format, args...)] = true }
-	if hash, known := w.hashes[s.Ledger.Height]; known && hash != s.Ledger.AppHash {
-		never("at height %d %s has application hash %s, another node had %s", s.Ledger.Height, b.ID, s.Ledger.AppHash, hash)
+	if s.Ledger.AppHash != "" { // the ledger is open
+		if hash, known := w.hashes[s.Ledger.Height]; known && hash != s.Ledger.AppHash {
+			never("at height %d %s has application hash %s, another node had %s", s.Ledger.Height, b.ID, s.Ledger.AppHash, hash)
+		}
+		w.hashes[s.Ledger.Height] = s.Ledger.AppHash
 	}
-	w.hashes[s.Ledger.Height] = s.Ledger.AppHash
 	for _, p := range s.Ledger.Problems {
 		if strings.Contains(p, "another hash") || strings.Contains(p, "witness") {
 			never("%s says: %s", b.ID, p)
