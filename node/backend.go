@@ -107,8 +107,8 @@ func (b backend) Status() admin.Status {
 	n := b.n
 	s := admin.Status{
 		Member: n.cfg.Member, Instance: n.member.Instance, ChainID: n.genesis.ChainID, Version: Version(),
-		Started: n.started.UTC(), Ready: n.takesExchanges(), ConsumerURL: n.ConsumerURL(), ProviderAddr: n.ProviderAddress(),
-		MetricsURL: n.MetricsURL(), Components: n.components(),
+		Started: n.started.UTC(), Ready: n.front().takesExchanges(), ConsumerURL: n.front().ConsumerURL(), ProviderAddr: n.front().ProviderAddress(),
+		MetricsURL: n.front().MetricsURL(), Components: n.components(),
 		Ledger:   admin.LedgerStatus{Mode: n.cfg.Ledger.Mode, Problems: []string{}},
 		Evidence: admin.EvidenceStatus{Origin: n.origin()}, Hosted: n.hostedStatus(),
 	}

@@ -316,7 +316,7 @@ func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in *evidencep
 	if carrier != to {
 		in.To = to.String()
 	}
-	release, err := d.n.carrying().take(ctx, carrier)
+	release, err := d.n.front().lanes.take(ctx, carrier)
 	if err != nil {
 		return nil, err
 	}

@@ -248,13 +248,17 @@ func (h *hosted) node() (*Node, error) {
 	return n, nil
 }
 
-// carrier is the member whose transport keys this node shows.
-func (n *Node) carrier() civibus.MemberID {
+// front is the node whose faces, ledger and transport this one uses: its host, or
+// itself.
+func (n *Node) front() *Node {
 	if n.host != nil {
-		return n.host.member
+		return n.host
 	}
-	return n.member
+	return n
 }
+
+// carrier is the member whose transport keys this node shows.
+func (n *Node) carrier() civibus.MemberID { return n.front().member }
 
 // hostedOf finds a hosted member.
 func (n *Node) hostedOf(id civibus.MemberID) *hosted {
@@ -337,14 +341,6 @@ func (l *lanes) take(ctx context.Context, to civibus.MemberID) (release func(), 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-}
-
-// carrying are the lanes of the node whose transport is used.
-func (n *Node) carrying() *lanes {
-	if n.host != nil {
-		return &n.host.lanes
-	}
-	return &n.lanes
 }
 
 // awaitHosted waits until it is known of every hosted member whether it can be

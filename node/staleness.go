@@ -30,7 +30,7 @@ type viewAge struct {
 
 func (n *Node) viewAge() viewAge {
 	a := viewAge{limit: n.cfg.Ledger.MaxStaleness.Duration()}
-	s := n.health.Load()
+	s := n.front().health.Load()
 	if s == nil || s.BlockTime.IsZero() {
 		return a
 	}

@@ -85,7 +85,7 @@ func (n *Node) fresh() error {
 // components says how each part is: "ok" or what is wrong.
 func (n *Node) components() map[string]string {
 	out := map[string]string{"ledger": "starting", "evidence": "starting"}
-	if s := n.health.Load(); s != nil {
+	if s := n.front().health.Load(); s != nil {
 		out["ledger"] = "ok"
 		if !s.Healthy {
 			out["ledger"] = strings.Join(s.Problems, "; ")
