@@ -152,7 +152,7 @@ func (b backend) Exchange(id string) (admin.Exchange, error) {
 	}
 	if len(found) == 0 {
 		return admin.Exchange{}, admin.Problemf(http.StatusNotFound, "not_found", "exchange %q is not in this body's evidence", id).
-			WithHint("the id is the X-Road-Request-Id of the answer; \"civibus log show\" lists the newest")
+			WithHint("the id is the X-Road-Request-Id of the answer; \"civibus log show\" lists the newest%s", b.n.elsewhere())
 	}
 	var out admin.Exchange
 	for _, e := range found {

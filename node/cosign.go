@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -80,7 +81,6 @@ func (n *Node) cosign(ctx context.Context, r *rooms, v *registry.View) (string, 
 				line, err = led.Cosign(ctx, size)
 			}
 			if m != n.member || errors.Is(err, ledger.ErrNoWitness) { // another of the body's gateways may
-
 				line, err = n.askCosignature(ctx, r, m, size)
 			}
 			if err == nil {
@@ -109,23 +109,44 @@ func (n *Node) cosign(ctx context.Context, r *rooms, v *registry.View) (string, 
 	return "", fmt.Errorf("%d of %d validators cosigned the registry checkpoint of size %d, %d are needed: %w", got, len(members), size, quorum, errors.Join(errs...))
 }
 
-// askCosignature asks another validator.
-func (n *Node) askCosignature(ctx context.Context, r *rooms, m civibus.MemberID, size uint64) (string, error) {
-	resp, _, err := r.transport.Do(ctx, m, "", func(ctx context.Context, _ transport.Peer) (*http.Request, error) {
+// askCosignature asks another validator. Of a body's gateways one at most runs it:
+// they are asked in turn until one cosigns.
+func (n *Node) askCosignature(ctx context.Context, r *rooms, m civibus.MemberID, size uint64) (line string, err error) {
+	asked := map[civibus.KeyID]bool{}
+	for range max(1, len(receiver{member: m}.holders(n.view()))) {
+		next, by, failed := n.askGateway(ctx, r, m, size, asked)
+		if failed == nil {
+			return next, nil
+		}
+		err = cmp.Or(err, failed)
+		if by.IsZero() { // none that was not asked is reached
+			break
+		}
+		asked[by] = true
+	}
+	return "", err
+}
+
+// askGateway asks one of a body's gateways that was not asked yet, and says which.
+func (n *Node) askGateway(ctx context.Context, r *rooms, m civibus.MemberID, size uint64, asked map[civibus.KeyID]bool) (line string, by civibus.KeyID, err error) {
+	resp, peer, err := r.transport.Do(ctx, m, "", func(ctx context.Context, peer transport.Peer) (*http.Request, error) {
+		if asked[peer.Key] {
+			return nil, transport.ErrAnother
+		}
 		return http.NewRequestWithContext(ctx, http.MethodGet, cosignaturePath+"?second=1&size="+strconv.FormatUint(size, 10), nil)
 	})
 	if err != nil {
-		return "", err
+		return "", by, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 8192))
 	if err != nil {
-		return "", err
+		return "", peer.Key, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("status %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
+		return "", peer.Key, fmt.Errorf("status %d: %s", resp.StatusCode, strings.TrimSpace(string(body)))
 	}
-	return string(body), nil
+	return string(body), peer.Key, nil
 }
 
 // checkCosignature verifies the C2SP cosignature lines of a member over a

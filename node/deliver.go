@@ -13,7 +13,6 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/transport"
@@ -43,7 +42,7 @@ func (n *Node) background(ctx context.Context, r *rooms, group *errgroup.Group) 
 		return fmt.Errorf("anchor the evidence log: %w", err)
 	})
 	if n.cfg.Receipts.Exchange == "all" {
-		d := &deliverer{n: n, r: r, limit: rate.NewLimiter(rate.Limit(n.cfg.Receipts.Rate), maxReceiptsBatch), backOff: map[civibus.MemberID]backOff{}}
+		d := &deliverer{n: n, r: r, limit: rate.NewLimiter(rate.Limit(n.cfg.Receipts.Rate), maxReceiptsBatch), backOff: map[receiver]backOff{}}
 		group.Go(func() error { d.run(ctx); return nil })
 	}
 }
@@ -55,7 +54,7 @@ type deliverer struct {
 	n       *Node
 	r       *rooms
 	limit   *rate.Limiter
-	backOff map[civibus.MemberID]backOff
+	backOff map[receiver]backOff
 
 	next    uint64    // what is undelivered below it waits
 	again   uint64    // the first that waits
@@ -109,9 +108,9 @@ func (d *deliverer) pass(ctx context.Context) error {
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		byMember, done := d.sort(ctx, page)
+		byReceiver, done := d.sort(ctx, page)
 		// 2. One delivery for each.
-		for to, jobs := range byMember {
+		for to, jobs := range byReceiver {
 			taken, err := d.send(ctx, to, jobs)
 			done = append(done, taken...)
 			if err != nil {
@@ -170,28 +169,28 @@ func (d *deliverer) wait(index uint64, until time.Time) {
 }
 
 // sort reads entries and tells which go where, and which go nowhere.
-func (d *deliverer) sort(ctx context.Context, page []evidence.Delivery) (byMember map[civibus.MemberID][]job, done []uint64) {
-	byMember = map[civibus.MemberID][]job{}
+func (d *deliverer) sort(ctx context.Context, page []evidence.Delivery) (byReceiver map[receiver][]job, done []uint64) {
+	byReceiver = map[receiver][]job{}
 	for _, x := range page {
 		to, j, err := d.prepare(x)
 		switch {
 		case err != nil:
 			d.n.log.WarnContext(ctx, "a record has no receiver for its receipt", "index", x.Index, "error", err)
 			done = append(done, x.Index)
-		case to.IsZero():
+		case to.member.IsZero():
 			done = append(done, x.Index)
 		case d.n.clock().Before(d.backOff[to].until):
 			d.wait(x.Index, d.backOff[to].until)
 		default:
-			byMember[to] = append(byMember[to], j)
+			byReceiver[to] = append(byReceiver[to], j)
 		}
 	}
-	return byMember, done
+	return byReceiver, done
 }
 
 // prepare reads an entry and says who gets its half: nobody (zero) when no
 // other body was reached, or when the body called itself.
-func (d *deliverer) prepare(x evidence.Delivery) (to civibus.MemberID, j job, err error) {
+func (d *deliverer) prepare(x evidence.Delivery) (to receiver, j job, err error) {
 	e, err := d.r.evidence.Entry(x.Index)
 	if err != nil {
 		return to, j, err
@@ -203,26 +202,27 @@ func (d *deliverer) prepare(x evidence.Delivery) (to civibus.MemberID, j job, er
 	if rec.Request == nil || len(rec.PeerKeyId) == 0 {
 		return to, j, nil
 	}
-	if to, err = counterparty(rec); err != nil || to == d.n.member {
-		return civibus.MemberID{}, j, err
+	if to.member, err = counterparty(rec); err != nil || to.member == d.n.member {
+		return receiver{}, j, err
 	}
+	copy(to.gateway[:], rec.PeerKeyId)
 	j = job{index: x.Index, exchange: x.ExchangeID, trimmed: true, whole: e.Record, salt: e.Salt, finished: time.Unix(0, rec.FinishedUnixNano)}
 	j.record, err = trim(rec)
 	return to, j, err
 }
 
-func (d *deliverer) failed(ctx context.Context, to civibus.MemberID, err error) {
+func (d *deliverer) failed(ctx context.Context, to receiver, err error) {
 	b := d.backOff[to]
 	b.wait = min(max(2*b.wait, deliverEvery), maxBackOff)
 	b.until = d.n.clock().Add(b.wait)
 	d.backOff[to] = b
 	if ctx.Err() == nil {
-		d.n.log.DebugContext(ctx, "receipts wait for a body", "body", to.String(), "until", b.until, "error", err)
+		d.n.log.DebugContext(ctx, "receipts wait for a body", "body", to.member.String(), "gateway", to.gateway.String(), "until", b.until, "error", err)
 	}
 }
 
-// send delivers halves to one body and returns the indexes that are done with.
-func (d *deliverer) send(ctx context.Context, to civibus.MemberID, jobs []job) (done []uint64, err error) {
+// send delivers halves to one gateway and returns the indexes that are done with.
+func (d *deliverer) send(ctx context.Context, to receiver, jobs []job) (done []uint64, err error) {
 	for len(jobs) > 0 {
 		if err := ctx.Err(); err != nil {
 			return done, err
@@ -239,26 +239,23 @@ func (d *deliverer) send(ctx context.Context, to civibus.MemberID, jobs []job) (
 		if err != nil {
 			return done, err
 		}
-		answer, err := d.post(ctx, to, in)
-		if err != nil {
-			return done, err
-		}
-		if len(answer.Results) != len(batch) {
-			return done, fmt.Errorf("it answered %d results for %d receipts", len(answer.Results), len(batch))
-		}
+		results, missed := d.offer(ctx, to, in)
 		// 2. What became of each.
-		var unknown error
-		for i, res := range answer.Results {
+		unknown := missed
+		for i, res := range results {
 			j := batch[i]
 			switch res.Status {
 			case evidencepb.HalfStatus_HALF_STATUS_STORED:
 				done = append(done, j.index)
 			case evidencepb.HalfStatus_HALF_STATUS_UNKNOWN:
+				if missed != nil { // the gateway that was not reached may know it
+					continue
+				}
 				if d.n.clock().Sub(j.finished) <= giveUpAfter {
 					unknown = errors.New("it does not know an exchange yet: " + res.Reason)
 					continue
 				}
-				d.n.log.WarnContext(ctx, "the other body knows nothing of an exchange", "body", to.String(), "exchange", j.exchange)
+				d.n.log.WarnContext(ctx, "the other body knows nothing of an exchange", "body", to.member.String(), "exchange", j.exchange)
 				done = append(done, j.index)
 			case evidencepb.HalfStatus_HALF_STATUS_WHOLE:
 				if j.trimmed {
@@ -269,7 +266,7 @@ func (d *deliverer) send(ctx context.Context, to civibus.MemberID, jobs []job) (
 				fallthrough
 			default:
 				// It will not become valid; the own receipt stands without them.
-				d.n.log.ErrorContext(ctx, "the other body refuses a receipt", "body", to.String(), "exchange", j.exchange, "reason", res.Reason)
+				d.n.log.ErrorContext(ctx, "the other body refuses a receipt", "body", to.member.String(), "exchange", j.exchange, "reason", res.Reason)
 				done = append(done, j.index)
 			}
 		}
@@ -310,11 +307,12 @@ func (d *deliverer) halves(batch []job) (*evidencepb.HalfReceipts, error) {
 	return out, nil
 }
 
-func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in *evidencepb.HalfReceipts) (*evidencepb.HalfReceiptsAnswer, error) {
+// post delivers halves to the gateway that holds a transport key.
+func (d *deliverer) post(ctx context.Context, to receiver, in *evidencepb.HalfReceipts) ([]*evidencepb.HalfResult, error) {
 	// A host takes one delivery at a time from another, for whomever it is.
-	carrier := d.n.view().Carrier(to)
-	if carrier != to {
-		in.To = to.String()
+	carrier := d.n.view().Carrier(to.member)
+	if carrier != to.member {
+		in.To = to.member.String()
 	}
 	release, err := d.n.front().lanes.take(ctx, carrier)
 	if err != nil {
@@ -327,14 +325,17 @@ func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in *evidencep
 	}
 	ctx, cancel := context.WithTimeout(ctx, deliverTimeout)
 	defer cancel()
-	request := func(ctx context.Context, _ transport.Peer) (*http.Request, error) {
+	request := func(ctx context.Context, peer transport.Peer) (*http.Request, error) {
+		if peer.Key != to.gateway {
+			return nil, transport.ErrAnother
+		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, receiptsPath, bytes.NewReader(body))
 		if err == nil {
 			req.Header.Set("Content-Type", protobufType)
 		}
 		return req, err
 	}
-	resp, _, err := d.r.transport.Do(ctx, to, "", request)
+	resp, _, err := d.r.transport.Do(ctx, to.member, "", request)
 	if err != nil {
 		return nil, err
 	}
@@ -347,5 +348,11 @@ func (d *deliverer) post(ctx context.Context, to civibus.MemberID, in *evidencep
 		return nil, fmt.Errorf("status %d: %s", resp.StatusCode, bytes.TrimSpace(raw))
 	}
 	out := &evidencepb.HalfReceiptsAnswer{}
-	return out, proto.Unmarshal(raw, out)
+	if err := proto.Unmarshal(raw, out); err != nil {
+		return nil, err
+	}
+	if len(out.Results) != len(in.Halves) {
+		return nil, fmt.Errorf("it answered %d results for %d receipts", len(out.Results), len(in.Halves))
+	}
+	return out.Results, nil
 }

@@ -47,6 +47,10 @@ func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 		} else if strings.HasPrefix(p, ledger.FacePath) {
 			face.ServeHTTP(w, req)
 			return
+		} else if !n.ready.Load() {
+			// It starts or stops: the body's other gateways may serve it now.
+			transport.NotServedHere(w, req)
+			return
 		}
 		provider.ServeHTTP(w, req)
 	})

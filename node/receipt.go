@@ -136,7 +136,7 @@ func (m *receiptMaker) gather(r *rooms, exchange string, entry *uint64, both boo
 	slices.SortStableFunc(entries, func(a, b ownEntry) int {
 		return cmp.Or(cmp.Compare(a.record.Side, b.record.Side), cmp.Compare(a.Seq, b.Seq))
 	})
-	own, err := choose(entries, exchange, entry)
+	own, err := choose(entries, exchange, entry, m.n.elsewhere())
 	if err != nil {
 		return nil, err
 	}
@@ -177,10 +177,10 @@ func (m *receiptMaker) gather(r *rooms, exchange string, entry *uint64, both boo
 }
 
 // choose finds the entry at a leaf, or the first one.
-func choose(entries []ownEntry, exchange string, leaf *uint64) (ownEntry, error) {
+func choose(entries []ownEntry, exchange string, leaf *uint64, elsewhere string) (ownEntry, error) {
 	if len(entries) == 0 {
 		return ownEntry{}, admin.Problemf(http.StatusNotFound, "not_found", "exchange %q is not in this body's evidence", exchange).
-			WithHint("the id is the X-Road-Request-Id of the answer; \"civibus log show\" lists the newest")
+			WithHint("the id is the X-Road-Request-Id of the answer; \"civibus log show\" lists the newest%s", elsewhere)
 	}
 	if leaf == nil {
 		return entries[0], nil

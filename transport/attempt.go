@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/civibus/civibus"
@@ -17,6 +18,8 @@ type call struct {
 	request Request
 	body    requestBody
 	last    *http.Request // the last that was made; nil: none yet
+
+	declined []*gateway // addresses at which the request was for another gateway
 }
 
 // attempt makes the request for one gateway and sends it.
@@ -28,7 +31,7 @@ func (c *Client) attempt(ctx context.Context, g *gateway, call *call) (*http.Res
 	}
 	// 2. The request, for the gateway at the other end of the connection.
 	a := &attempt{call: call, ctx: ctx, provider: g.member}
-	a.out.Over = a.fill
+	a.out.Over, a.out.Fresh = a.fill, slices.Contains(call.declined, g)
 	// 3. Send, and wait for the head of the answer.
 	resp, trip, err := pool.conns.RoundTrip(ctx, &a.out)
 	if err == nil {
@@ -41,6 +44,8 @@ func (c *Client) attempt(ctx context.Context, g *gateway, call *call) (*http.Res
 		failed.fault, failed.final, failed.reused = bodyFault(readErr), true, false
 	case ctx.Err() != nil:
 		failed.fault, failed.final, failed.reused = contextFault(ctx), true, false
+	case errors.Is(a.unmade, ErrAnother):
+		failed.fault, failed.declined = civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the gateway that the request is for was not reached"), true
 	case a.unmade != nil:
 		failed.fault, failed.final = civibus.AsFault(civibus.ConsumerGateway, a.unmade), true
 	}
@@ -130,7 +135,7 @@ func checkAnswer(pool *pool, resp *http.Response, trip h1.Trip) (Peer, *failure)
 	switch resp.Header.Get(refusedHeader) {
 	case "":
 	case refusedHere:
-		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultMaintenance, "the provider's host cannot serve it at present"), well: true}
+		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultMaintenance, "the provider's gateway cannot serve it at present"), well: true}
 	case refusedBusy:
 		return Peer{}, &failure{fault: civibus.Faultf(civibus.ConsumerGateway, civibus.FaultNetwork, "the provider's gateway takes no more connections from this body")}
 	default:

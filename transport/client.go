@@ -122,8 +122,13 @@ func (c *Client) Close() {
 // (an opaque URL too). It is called once for each attempt and returns a request
 // with a body of its own, which is closed when the attempt is over; of a body that
 // can be read once only, all of them may read, since no attempt reads from it
-// after another did. An error ends the call.
+// after another did. An error ends the call, but for ErrAnother.
 type Request func(ctx context.Context, to Peer) (*http.Request, error)
+
+// ErrAnother is what a Request returns that is for another gateway of the body than
+// the one that it is offered: the next one gets it, or a new connection to the same
+// address, if the registry lists several there: it is a balancer's then.
+var ErrAnother = errors.New("the request is for another gateway")
 
 // Do sends a request to one of provider's gateways, or of its host's, and returns
 // the answer and who gave it. Request and response bodies stream, trailers pass in both
@@ -156,6 +161,13 @@ func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode s
 		// 3. May it be tried again, and where? A kept connection that broke says
 		// nothing about the gateway: the same one is asked once more.
 		failures.add(g.address, failed)
+		if failed.declined {
+			call.declined = append(call.declined, g)
+			if !behindBalancer(g, candidates, call.declined) {
+				i++
+			}
+			continue
+		}
 		c.metrics.attempts.WithLabelValues(string(failed.fault.Code)).Inc()
 		if !failed.reused {
 			c.failed(ctx, g, failed)
@@ -166,6 +178,21 @@ func (c *Client) Do(ctx context.Context, provider civibus.MemberID, serverCode s
 		}
 	}
 	return nil, Peer{}, failures.fault(provider)
+}
+
+// behindBalancer reports whether another connection to the address may lead to
+// another gateway: the registry lists several there, and it was not tried often.
+func behindBalancer(g *gateway, candidates, declined []*gateway) bool {
+	count := func(list []*gateway) (n int) {
+		for _, other := range list {
+			if other == g {
+				n++
+			}
+		}
+		return n
+	}
+	listed := count(candidates)
+	return listed > 1 && count(declined) < 4*listed
 }
 
 func idempotent(method string) bool {
@@ -182,7 +209,9 @@ type failure struct {
 	sent   bool // something of the request may have reached the other side
 	reused bool // the connection had been used before, and broke or was refused
 	final  bool // another gateway would not help
-	well   bool // the gateway is well, but serves another member only
+
+	declined bool // the request is for another gateway
+	well     bool // the gateway is well, but serves another member only
 }
 
 // failures collects the failures of one call.

@@ -165,8 +165,8 @@ func (s *Server) guard(w http.ResponseWriter, r *http.Request) {
 	s.config.Handler.ServeHTTP(w, r)
 }
 
-// NotServedHere answers a request to a member that this body hosts and that this
-// gateway cannot serve. The other gateway takes it as not seen by any handler.
+// NotServedHere answers a request to a member that this gateway cannot serve now: it
+// starts or stops, or cannot serve that hosted one. The other gateway takes it as not seen by any handler.
 func NotServedHere(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set(refusedHeader, refusedHere)
 	http.Error(w, refusedHere, http.StatusServiceUnavailable)

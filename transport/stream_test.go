@@ -128,6 +128,57 @@ func TestBodyOfOneReadingGoesToTheNextGateway(t *testing.T) {
 	}
 }
 
+// TestRequestForOneOfSeveralGateways: a request finds the gateway that it is for
+// among those of the body, at addresses of their own and behind a TCP balancer.
+func TestRequestForOneOfSeveralGateways(t *testing.T) {
+	n := newNetwork(t)
+	consumer, provider := n.body(consumerID), n.body(providerID)
+	provider.newKey()
+	all := provider.ring.All(civibus.TransportKey)
+	var addresses []string
+	for _, k := range all[:2] {
+		_, address := provider.start(ok, func(c *transport.ServerConfig) {
+			c.Certificate = func() (*tls.Certificate, error) {
+				return provider.ring.TLS(func(id civibus.KeyID) bool { return id == k.Key().ID })
+			}
+		})
+		addresses = append(addresses, address)
+	}
+	var turn atomic.Int64
+	balancer := rawServer(t, func(front net.Conn) {
+		back, err := net.Dial("tcp", addresses[int(turn.Add(1))%2])
+		if err != nil {
+			return
+		}
+		defer back.Close()
+		go func() { _, _ = io.Copy(back, front); _ = back.Close() }()
+		_, _ = io.Copy(front, back)
+	})
+	for name, at := range map[string][]string{"addresses of their own": addresses, "a balancer": {balancer, balancer}} {
+		n.addresses(providerID, at...)
+		client := consumer.client()
+		for i := range 10 {
+			want := all[i/2%2].Key().ID
+			resp, peer, err := client.Do(t.Context(), providerID, "", func(ctx context.Context, to transport.Peer) (*http.Request, error) {
+				if to.Key != want {
+					return nil, transport.ErrAnother
+				}
+				return request(t, "GET", "/", nil), nil
+			})
+			if err != nil || peer.Key != want {
+				t.Fatalf("%s, call %d: %v from %v", name, i, err, peer.Key)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			_ = resp.Body.Close()
+		}
+		_, _, err := client.Do(t.Context(), providerID, "", func(context.Context, transport.Peer) (*http.Request, error) { return nil, transport.ErrAnother })
+		if fault := wantCode(t, err, civibus.FaultNetwork); !strings.Contains(fault.Message, "was not reached") {
+			t.Error(err)
+		}
+		client.Close()
+	}
+}
+
 // TestStreamsWithTrailers sends 256 MiB each way at once through both ends with
 // little memory, and trailers that are known only at the end.
 func TestStreamsWithTrailers(t *testing.T) {

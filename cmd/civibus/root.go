@@ -87,7 +87,7 @@ starting again does not help.`,
 		return usageError{err, fmt.Sprintf("run \"%s --help\"", c.CommandPath())}
 	})
 	root.AddCommand(
-		newDemo(a), newInit(a), newRun(a), newConfig(a), newNetwork(a), newJoin(a), newGovernance(a), newRegister(a),
+		newDemo(a), newInit(a), newRun(a), newConfig(a), newNetwork(a), newJoin(a), newGovernance(a), newRegister(a), newGateway(a),
 		newKey(a), newCall(a), newReceipt(a), newLog(a), newLedger(a), newBackup(a), newRestore(a), newStatus(a), newVersion(a),
 	)
 	root.InitDefaultCompletionCmd()

@@ -62,6 +62,9 @@ type Request struct {
 	// at: it may make the rest of it. If it fails, nothing is sent and the
 	// connection is kept.
 	Over func(net.Conn) error
+	// Fresh asks for a new connection, where there may be one more: the idle ones
+	// lead somewhere else.
+	Fresh bool
 	// Method is the method, Target the request target as it goes on the wire.
 	Method, Target string
 	// Header is sent except for Host, Content-Length, Transfer-Encoding, Trailer
@@ -125,7 +128,7 @@ func NewPool(config Config) *Pool {
 // before the answer's body does, the connection breaks.
 func (p *Pool) RoundTrip(ctx context.Context, req *Request) (*http.Response, Trip, error) {
 	// 1. A connection that is there, or a new one.
-	c, reused, err := p.take(ctx)
+	c, reused, err := p.take(ctx, req.Fresh)
 	if err != nil {
 		req.close()
 		return nil, Trip{}, err

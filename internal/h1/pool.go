@@ -10,11 +10,12 @@ import (
 
 // take returns a connection for one exchange: the one used last of those that
 // are idle and in order, else a new one, else, when there are as many as there
-// may be, the next that becomes free.
-func (p *Pool) take(ctx context.Context) (c *conn, reused bool, err error) {
+// may be, the next that becomes free. A fresh one is a new one if there may be one
+// more.
+func (p *Pool) take(ctx context.Context, fresh bool) (c *conn, reused bool, err error) {
 	for {
 		p.mu.Lock()
-		if n := len(p.idle); n > 0 {
+		if n := len(p.idle); n > 0 && !(fresh && p.open < p.config.MaxConns) {
 			c = p.idle[n-1]
 			p.idle[n-1] = nil
 			p.idle = p.idle[:n-1]
