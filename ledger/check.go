@@ -157,6 +157,16 @@ func checkBlocks(dir string, v *registry.View, blocks, states dbm.DB, report *Re
 			bad("engine/blockstore.db", fmt.Sprintf("block %d cannot be read: %v", height, r))
 		}
 	}()
+	// A start that failed may have let the damaged end of a database go: what is left
+	// is sound, and too little.
+	if top := blockStore.Height(); top > 0 && v.Height() > uint64(top) {
+		bad("engine/blockstore.db", fmt.Sprintf("its last block is %d, and the registry has executed block %d: the blocks between are lost", top, v.Height()))
+		return
+	}
+	if state, err := stateStore.Load(); err == nil && blockStore.Height() > state.LastBlockHeight+1 {
+		bad("engine/state.db", fmt.Sprintf("it is of block %d, and the blocks go on to %d: what was written since is lost", state.LastBlockHeight, blockStore.Height()))
+		return
+	}
 	if err := compareEngine(dir, v, blockStore, stateStore); err != nil {
 		bad("registry", err.Error())
 		return
