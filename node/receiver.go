@@ -53,7 +53,7 @@ func (d *deliverer) offer(ctx context.Context, to receiver, in *evidencepb.HalfR
 	}
 	for _, key := range holders {
 		// 1. Ask one gateway for all that is left.
-		part := &evidencepb.HalfReceipts{Checkpoint: in.Checkpoint}
+		part := &evidencepb.HalfReceipts{Checkpoint: in.Checkpoint, From: in.From}
 		for _, i := range rest {
 			part.Halves = append(part.Halves, in.Halves[i])
 		}
