@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 	"runtime"
 	"sync"
 
@@ -19,6 +21,9 @@ type engineDBs struct {
 	// check looks at the engine's blocks and state before the engine does, which
 	// cannot be cleaned up after it refused to start.
 	check func(blocks, states dbm.DB) error
+	// onDamage is told of a file that cannot be read any more, before the engine,
+	// which panics.
+	onDamage func(error)
 
 	mu   sync.Mutex
 	open map[string]*guardedDB
@@ -26,11 +31,15 @@ type engineDBs struct {
 
 // provide is the engine's DBProvider.
 func (e *engineDBs) provide(ctx *cmtcfg.DBContext) (dbm.DB, error) {
+	path := filepath.Join(ctx.Config.DBDir(), ctx.ID+".db")
 	db, err := openEngineDB(ctx.ID, ctx.Config.DBDir())
 	if err != nil {
+		if damaged(err) != nil {
+			return nil, engineDamage(path, err)
+		}
 		return nil, err
 	}
-	g := &guardedDB{db: db}
+	g := &guardedDB{db: db, path: path, onDamage: e.onDamage}
 	e.mu.Lock()
 	if e.open == nil {
 		e.open = make(map[string]*guardedDB)
@@ -80,6 +89,28 @@ type guardedDB struct {
 	mu     sync.RWMutex
 	closed bool
 	db     dbm.DB
+
+	path     string
+	onDamage func(error) // may be nil
+}
+
+// engineDamage names a damaged file of the engine and the fix.
+func engineDamage(path string, err error) error {
+	if d := damaged(err); d != nil && d.Fd.Num > 0 {
+		path = filepath.Join(path, d.Fd.String())
+	}
+	return fmt.Errorf("the ledger's file %s is damaged: %w; stop the node and run \"civibus ledger resync\": it moves the files away, and the node fetches them from the other bodies", path, err)
+}
+
+// look reports an error that means damage.
+func (g *guardedDB) look(err error) error {
+	if err != nil && damaged(err) != nil {
+		err = engineDamage(g.path, err)
+		if g.onDamage != nil {
+			g.onDamage(err)
+		}
+	}
+	return err
 }
 
 var _ dbm.DB = (*guardedDB)(nil)
@@ -111,14 +142,16 @@ func (g *guardedDB) leave() { g.mu.RUnlock() }
 func (g *guardedDB) Get(key []byte) ([]byte, error) {
 	g.enter()
 	defer g.leave()
-	return g.db.Get(key)
+	b, err := g.db.Get(key)
+	return b, g.look(err)
 }
 
 // Has implements dbm.DB.
 func (g *guardedDB) Has(key []byte) (bool, error) {
 	g.enter()
 	defer g.leave()
-	return g.db.Has(key)
+	has, err := g.db.Has(key)
+	return has, g.look(err)
 }
 
 // Set implements dbm.DB.

@@ -176,6 +176,7 @@ func (n *Node) startEngine(ctx context.Context, fresh bool) (err error) {
 	}()
 	logger := engineLogger{out: n.cfg.Logger, onFail: n.app.engineFailed}
 	n.dbs.check = n.checkEngine
+	n.dbs.onDamage = func(err error) { n.app.engineFailed(engineFailure{cause: err, detail: err.Error()}) }
 	application := abci.Application(n.app)
 	if n.cfg.dishonest != nil {
 		application = n.cfg.dishonest(application)

@@ -132,3 +132,25 @@ func TestLaterLayoutIsRefused(t *testing.T) {
 		t.Fatalf("a later layout: %v", err)
 	}
 }
+
+// TestDamageIsNamedWhereItIsRead: a node whose block files are damaged says which
+// file it is and what to do, at its start or when it reads there.
+func TestDamageIsNamedWhereItIsRead(t *testing.T) {
+	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.TimeoutCommit = -1 })
+	w.goOn(0, "some history", func() bool { return w.nodes[0].View().Height() > 8 })
+	w.stop(0)
+	w.start(0) // journals become tables
+	w.stop(0)
+	dir := filepath.Join(w.dir, "body0")
+	damage(t, filepath.Join(dir, "engine", "blockstore.db"), ".ldb")
+	check(t, os.RemoveAll(filepath.Join(dir, "registry"))) // every block is read
+	n, err := ledger.Open(context.Background(), w.config(0))
+	if err == nil {
+		w.nodes[0] = n
+		eventually(t, 20*time.Second, "the damage is read", func() bool { return n.Halted() != nil })
+		err = n.Halted()
+	}
+	if !strings.Contains(err.Error(), "blockstore.db") || !strings.Contains(err.Error(), "civibus ledger resync") {
+		t.Fatalf("a damaged block file: %v", err)
+	}
+}

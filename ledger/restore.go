@@ -318,13 +318,32 @@ func (n *Node) checkEngine(blocks, states dbm.DB) error {
 		}
 	}
 	v := n.View()
-	if v == nil || v.Height() == 0 {
-		if base > 1 || (top > 0 && base == 0) {
-			return fmt.Errorf("open the ledger in %s: the registry is empty but blocks are kept from %d only; restore a snapshot into an empty directory", n.cfg.Dir, max(base, top))
+	height := uint64(0)
+	if v != nil && v.Height() > 0 {
+		height = v.Height()
+		if err := compareEngine(n.cfg.Dir, v, blockStore, stateStore); err != nil {
+			return err
 		}
-		return nil
+	} else if base > 1 || (top > 0 && base == 0) {
+		return fmt.Errorf("open the ledger in %s: the registry is empty but blocks are kept from %d only; restore a snapshot into an empty directory", n.cfg.Dir, max(base, top))
 	}
-	return compareEngine(n.cfg.Dir, v, blockStore, stateStore)
+	return readBlocks(n.cfg.Dir, blockStore, max(height+1, base))
+}
+
+// readBlocks reads the blocks from a height on, which the registry is about to
+// execute: the engine would panic at one that is damaged, when half of it has begun.
+func readBlocks(dir string, blocks *cmtstore.BlockStore, height uint64) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("open the ledger in %s: block %d cannot be read: %v", dir, height, r)
+		}
+	}()
+	for ; height > 0 && height <= uint64(blocks.Height()); height++ {
+		if blocks.LoadBlock(int64(height)) == nil {
+			return fmt.Errorf("open the ledger in %s: block %d is missing; run \"civibus ledger resync\"", dir, height)
+		}
+	}
+	return nil
 }
 
 // compareEngine compares a registry with the engine's blocks and state.
