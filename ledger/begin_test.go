@@ -53,7 +53,7 @@ func sourceOf(t *testing.T, g *registry.Genesis, height uint64, hash []byte, nod
 func TestNewNodeBeginsWithSnapshot(t *testing.T) {
 	var joiner string
 	w := governed(t, 2, func(_ int, cfg *ledger.Config) {
-		cfg.TimeoutCommit, cfg.HeartbeatInterval, cfg.SnapshotInterval = -1, 500*time.Millisecond, 6
+		cfg.TimeoutCommit, cfg.HeartbeatInterval, cfg.SnapshotInterval, cfg.SnapshotKeep = -1, 500*time.Millisecond, 6, 40
 		cfg.Peers = append(cfg.Peers, joiner)
 	})
 	key := nodeKey(t)

@@ -155,7 +155,7 @@ func (n *Node) startEngine(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	n.nodeID = string(nodeKey.ID())
-	if n.cfg.StateProvider == nil && !n.app.lists(n.nodeID) {
+	if !fresh && !n.app.lists(n.nodeID) {
 		// The engine takes a connection that is refused after the handshake for one that
 		// was made and lost, and dials again at once. The watchdog dials with pauses, but
 		// not yet while a node begins with a snapshot.

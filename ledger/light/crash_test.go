@@ -77,7 +77,7 @@ func childMain(file string) error {
 // starts again from what is on its disk, loses no height that it showed, and holds
 // what full nodes agreed on.
 func TestKilled(t *testing.T) {
-	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.SnapshotInterval = 20 })
+	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.SnapshotInterval, cfg.SnapshotKeep = 20, 40 })
 	other := newFace(t, func() *ledger.Node { return w.nodes[0] })
 	for i := range 30 {
 		w.commit(0, w.bodies[0].subsystem(t, fmt.Sprint("S", i)))

@@ -65,7 +65,7 @@ func TestFollows(t *testing.T) {
 // TestTrustExpires: after a longer absence than the trust period nothing is believed
 // until the operator names a block; then a snapshot is taken and verified.
 func TestTrustExpires(t *testing.T) {
-	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.SnapshotInterval = 10 })
+	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.SnapshotInterval, cfg.SnapshotKeep = 10, 40 })
 	other := newFace(t, func() *ledger.Node { return w.nodes[0] })
 	cfg := w.config(w.faces[0], other)
 	c, err := light.Open(context.Background(), cfg)

@@ -296,7 +296,7 @@ func TestStaleFullNode(t *testing.T) {
 // TestFalseSnapshot: an altered chunk is fetched from another full node, a false
 // manifest is refused, and both liars are named.
 func TestFalseSnapshot(t *testing.T) {
-	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.SnapshotInterval = 8 })
+	w := newNetwork(t, 1, func(_ int, cfg *ledger.Config) { cfg.SnapshotInterval, cfg.SnapshotKeep = 8, 40 })
 	for i := range 10 {
 		w.commit(0, w.bodies[0].subsystem(t, fmt.Sprint("S", i)))
 	}
