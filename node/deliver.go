@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/transport"
@@ -117,7 +118,7 @@ func (d *deliverer) pass(ctx context.Context) error {
 				d.failed(ctx, to, err)
 				d.wait(jobs[0].index, d.backOff[to].until)
 			} else {
-				delete(d.backOff, to)
+				d.reached(to.member)
 			}
 		}
 		if len(done) > 0 {
@@ -209,6 +210,17 @@ func (d *deliverer) prepare(x evidence.Delivery) (to receiver, j job, err error)
 	j = job{index: x.Index, exchange: x.ExchangeID, trimmed: true, whole: e.Record, salt: e.Salt, finished: time.Unix(0, rec.FinishedUnixNano)}
 	j.record, err = trim(rec)
 	return to, j, err
+}
+
+// reached ends the waiting for all gateways of a body one of which took receipts:
+// it may have moved to another host, and what was for the old one with it.
+func (d *deliverer) reached(member civibus.MemberID) {
+	for to := range d.backOff {
+		if to.member == member {
+			delete(d.backOff, to)
+			d.againAt = d.n.clock()
+		}
+	}
 }
 
 func (d *deliverer) failed(ctx context.Context, to receiver, err error) {
