@@ -13,6 +13,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/node"
+	"github.com/civibus/civibus/registry/registrypb"
 )
 
 // gatewayFlags are the flags of civibus gateway new.
@@ -169,20 +170,37 @@ is registered already is left as it is, so that it can be repeated.`,
 			if err != nil {
 				return refusal{err.Error(), ""}
 			}
+			done := []admin.Change{} // printed in one when it is JSON
+			submit := func(tx *registrypb.Tx) error {
+				out, err := client.Change(c.Context(), tx)
+				if err != nil {
+					return err
+				}
+				done = append(done, out)
+				if a.json {
+					return nil
+				}
+				return a.printChange(out)
+			}
 			for id, tx := range add {
 				if _, err := client.Key(c.Context(), id.String()); err == nil {
 					continue
 				} else if !admin.IsCode(err, "not_found") {
 					return err
 				}
-				if err := a.change(c.Context(), tx); err != nil {
+				if err := submit(tx); err != nil {
 					return err
 				}
 			}
-			if set == nil {
-				return nil
+			if set != nil {
+				if err := submit(set); err != nil {
+					return err
+				}
 			}
-			return a.change(c.Context(), set)
+			if a.json {
+				return a.printJSON(done)
+			}
+			return nil
 		},
 	}
 }
