@@ -119,9 +119,9 @@ func (n *Node) stateSyncConfig(e *cmtcfg.Config) {
 	e.StateSync.TempDir = filepath.Join(n.cfg.Dir, "engine")
 }
 
-// awaitStateSync waits until the engine has begun with a snapshot. It gives up when
-// nothing moved for Config.StateSyncWait.
-func (n *Node) awaitStateSync(ctx context.Context) (err error) {
+// awaitStateSync waits until the engine has begun with a snapshot, and meanwhile has
+// the peers dialled. It gives up when nothing moved for Config.StateSyncWait.
+func (n *Node) awaitStateSync(ctx context.Context, peers *watchdog) (err error) {
 	defer func() {
 		if err != nil {
 			n.endStateSync()
@@ -129,6 +129,9 @@ func (n *Node) awaitStateSync(ctx context.Context) (err error) {
 	}()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	dial := time.NewTicker(n.cfg.WatchInterval)
+	defer dial.Stop()
+	peers.dial()
 	moved, last := time.Now(), uint64(0)
 	states := sm.NewStore(n.dbs.db("state"), sm.StoreOptions{})
 	for {
@@ -153,6 +156,9 @@ func (n *Node) awaitStateSync(ctx context.Context) (err error) {
 		}
 		select {
 		case <-tick.C:
+		case <-dial.C:
+			peers.look() // notes who is missing
+			peers.dial()
 		case <-ctx.Done():
 			return fmt.Errorf("begin with a snapshot: %w", context.Cause(ctx))
 		}

@@ -110,15 +110,16 @@ func open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.startEngine(ctx, fresh); err != nil {
 		return nil, err
 	}
+	// 4. The watchdog, because the engine says that it is fine when it is not. While the
+	// node begins with a snapshot it only dials.
+	watch := newWatchdog(n)
 	if fresh {
-		if err := n.awaitStateSync(ctx); err != nil {
+		if err := n.awaitStateSync(ctx, watch); err != nil {
 			return nil, err
 		}
 	}
-
-	// 4. The watchdog, because the engine says that it is fine when it is not.
 	run := n.life
-	n.watch = newWatchdog(n)
+	n.watch = watch
 	n.running.Go(func() { n.watch.run(run) })
 	n.app.snapshots.node = n
 	n.running.Go(func() { n.app.snapshots.run(run) })
@@ -155,10 +156,9 @@ func (n *Node) startEngine(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	n.nodeID = string(nodeKey.ID())
-	if !fresh && !n.app.lists(n.nodeID) {
+	if !n.app.lists(n.nodeID) {
 		// The engine takes a connection that is refused after the handshake for one that
-		// was made and lost, and dials again at once. The watchdog dials with pauses, but
-		// not yet while a node begins with a snapshot.
+		// was made and lost, and dials again at once. The watchdog dials with pauses.
 		conf.P2P.PersistentPeers = ""
 	}
 	if n.signer, err = openSigner(n.cfg, n.dbs.nextValidators); err != nil {
