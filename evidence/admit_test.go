@@ -211,12 +211,15 @@ func fillUp(t *testing.T, name string) {
 func TestBackPressure(t *testing.T) {
 	c := config(t.TempDir())
 	c.BatchSize, c.MaxPending = 4, 8
-	c.BatchAge = 10 * time.Second // a batch of 4 goes at once, a smaller one waits
-	hold := make(chan struct{})
-	c.Signer = holdingSigner{newSigner(), hold, new(atomic.Bool)}
+	c.BatchAge = 200 * time.Millisecond
+	hold, held := make(chan struct{}), make(chan struct{}, 1)
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release() // also when the test fails, or the log could not close
+	c.Signer = holdingSigner{newSigner(), hold, held, new(atomic.Bool)}
 	l := open(t, c)
 	c.Signer.(holdingSigner).armed.Store(true)
 	add(t, l, ids("a", 4)...) // integrated; then the follower waits in the signature
+	<-held
 	var wg sync.WaitGroup
 	var done atomic.Int32
 	for _, id := range ids("b", 20) {
@@ -244,7 +247,7 @@ func TestBackPressure(t *testing.T) {
 	if n := done.Load(); n > 8 {
 		t.Fatalf("%d appends returned with room for 8", n)
 	}
-	close(hold)
+	release()
 	wg.Wait()
 	awaitSize(t, l, 24)
 	if err := l.Admit(); err != nil {
@@ -252,15 +255,20 @@ func TestBackPressure(t *testing.T) {
 	}
 }
 
-// holdingSigner waits before it signs.
+// holdingSigner waits before it signs, and tells that it does.
 type holdingSigner struct {
 	signer
 	hold  chan struct{}
+	held  chan struct{} // with room for one
 	armed *atomic.Bool
 }
 
 func (s holdingSigner) Sign(ctx context.Context, m []byte) ([]byte, error) {
 	if s.armed.Load() {
+		select {
+		case s.held <- struct{}{}:
+		default:
+		}
 		<-s.hold
 	}
 	return s.signer.Sign(ctx, m)
