@@ -3,11 +3,13 @@ package wal
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/civibus/civibus/internal/rawio"
 )
 
 // syncer makes a file durable for the one who leads. A call of fdatasync holds
@@ -20,9 +22,10 @@ import (
 //
 // Where the kernel or a sandbox refuses, every sync blocks.
 type syncer struct {
-	context uintptr  // of the kernel; 0: none
-	done    *os.File // eventfd, counts what has ended
-	doneFd  int      // its number; Fd would take it from Go's poller
+	context uintptr         // of the kernel; 0: none
+	done    *os.File        // eventfd, counts what has ended
+	doneFd  int             // its number; Fd would take it from Go's poller
+	signal  syscall.RawConn // of done
 	refused bool
 	control controlBlock
 	blocks  [1]*controlBlock
@@ -87,14 +90,14 @@ func (s *syncer) open() error {
 		return fmt.Errorf("io_setup: %w", e)
 	}
 	s.done, s.doneFd = os.NewFile(uintptr(fd), "eventfd"), fd
-	return nil
+	s.signal, err = s.done.SyscallConn()
+	return err
 }
 
 // wait parks until the kernel has ended the sync.
 func (s *syncer) wait() error {
 	for {
-		var count [8]byte
-		if _, err := io.ReadFull(s.done, count[:]); err != nil {
+		if err := rawio.ReadCounter(s.signal); err != nil {
 			return fmt.Errorf("wait for the disk: %w", err)
 		}
 		var c completion

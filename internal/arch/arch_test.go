@@ -19,9 +19,9 @@ var rules = []arch.Rule{
 
 	{Room: "policy", Allow: []string{".", "internal/rawurl"}},
 	{Room: "seal/httpsig"},
-	{Room: "seal", Allow: []string{".", "internal/schema"}},
+	{Room: "seal", Allow: []string{".", "internal/rawio", "internal/schema"}},
 	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                    // one server for all faces, so that their limits are one code
-	{Room: "evidence", Allow: []string{".", "internal/schema", "internal/pqnote", "internal/backup/dump"}},                                   // one form of mark for every store on disk
+	{Room: "evidence", Allow: []string{".", "internal/rawio", "internal/schema", "internal/pqnote", "internal/backup/dump"}},                 // one form of mark for every store on disk
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
@@ -37,14 +37,14 @@ var rules = []arch.Rule{
 
 	{Room: "internal/arch"},
 	{Room: "internal/problem", Allow: []string{"."}},
-	{Room: "internal/h1", Allow: []string{"internal/rawconn"}},
-	{Room: "internal/httpd", Allow: []string{"internal/h1serve", "internal/rawconn", "internal/tlsprofile"}},
+	{Room: "internal/h1", Allow: []string{"internal/rawio"}},
+	{Room: "internal/httpd", Allow: []string{"internal/h1serve", "internal/rawio", "internal/tlsprofile"}},
 	{Room: "internal/h1serve"},
 	{Room: "internal/mldsa", Allow: []string{"."}},
 	{Room: "internal/pqnote", Allow: []string{".", "internal/mldsa"}},
 	{Room: "internal/tlsprofile"},
 	{Room: "internal/obs", Allow: []string{"."}},
-	{Room: "internal/rawconn"},
+	{Room: "internal/rawio"},
 	{Room: "internal/rawurl"},
 	{Room: "internal/schema"},
 	{Room: "internal/backup", Allow: []string{"keys/secret"}},

@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/civibus/civibus/internal/rawconn"
+	"github.com/civibus/civibus/internal/rawio"
 )
 
 // wire is the connection below TLS. It counts what is written, lets no write
@@ -27,11 +27,11 @@ type wire struct {
 }
 
 func newWire(c net.Conn, stall time.Duration, onClose func()) *wire {
-	w := &wire{Conn: rawconn.Wrap(c), stall: stall, onClose: onClose}
+	w := &wire{Conn: rawio.Wrap(c), stall: stall, onClose: onClose}
 	w.breakOff = func() { _ = w.Close() }
-	if s, ok := c.(syscall.Conn); ok && canPeek {
+	if s, ok := c.(syscall.Conn); ok && rawio.CanPeek {
 		if raw, err := s.SyscallConn(); err == nil {
-			w.raw, w.look = raw, func(fd uintptr) { w.silent = nothingToRead(fd) }
+			w.raw, w.look = raw, func(fd uintptr) { w.silent = rawio.Silent(fd) }
 		}
 	}
 	return w

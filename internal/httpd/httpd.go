@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"github.com/civibus/civibus/internal/h1serve"
-	"github.com/civibus/civibus/internal/rawconn"
+	"github.com/civibus/civibus/internal/rawio"
 	"github.com/civibus/civibus/internal/tlsprofile"
 )
 
@@ -193,7 +193,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		host := hostOf(c)
 		if l.enter(host) {
-			return &conn{Conn: rawconn.Wrap(c), listener: l, host: host}, nil
+			return &conn{Conn: rawio.Wrap(c), listener: l, host: host}, nil
 		}
 		c.Close()
 	}

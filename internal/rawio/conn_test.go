@@ -1,4 +1,4 @@
-package rawconn_test
+package rawio_test
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/civibus/civibus/internal/rawconn"
+	"github.com/civibus/civibus/internal/rawio"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -36,7 +36,7 @@ func pair(t testing.TB) (net.Conn, *net.TCPConn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = a.Close(); _ = b.Close() })
-	return rawconn.Wrap(a), b.(*net.TCPConn)
+	return rawio.Wrap(a), b.(*net.TCPConn)
 }
 
 // TestCarriesBytes sends much both ways at once: writes have to wait.
@@ -125,7 +125,7 @@ func TestClosed(t *testing.T) {
 	if _, err := a.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("write: %v", err)
 	}
-	if c := rawconn.Wrap(a); c != a {
+	if c := rawio.Wrap(a); c != a {
 		t.Error("wrapped twice")
 	}
 }
@@ -151,7 +151,7 @@ func TestOthersStayAsTheyAre(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	defer b.Close()
-	if rawconn.Wrap(a) != a {
+	if rawio.Wrap(a) != a {
 		t.Error("a pipe is no TCP connection")
 	}
 }
