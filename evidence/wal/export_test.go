@@ -35,3 +35,13 @@ func HandsOver(l *Log) (handed, refused bool) { return l.sync.context != 0, l.sy
 
 // Refuse makes every sync block, as where the kernel refuses.
 func Refuse(l *Log) { l.sync.refused = true }
+
+// WaitSpare waits until the next segment's file has been made, and reports
+// whether that was begun at all. Nothing may be appended meanwhile.
+func WaitSpare(l *Log) bool {
+	if l.spare == nil {
+		return false
+	}
+	<-l.spare.ended
+	return true
+}

@@ -22,6 +22,7 @@ const (
 	fillBytes  = 1 << 20 // room that is zeroed ahead, so that a sync need not change the file's metadata
 	groupBytes = 4 << 20 // most bytes of one write
 	openFiles  = 16      // segments kept open for reading
+	aloneAfter = 16      // groups of one entry after which appends are taken to come one by one
 )
 
 // zeros is what room is filled with. Nothing writes to it.
@@ -63,7 +64,8 @@ type Log struct {
 	next   uint64 // number of the next entry
 	buffer []byte
 	sync   syncer
-	shared bool // the last group had more than one entry
+	alone  int    // groups in a row that had one entry
+	spare  *spare // the next segment's file; nil: not begun
 }
 
 // waiter is one entry on its way.
@@ -88,7 +90,7 @@ func Open(o Options) (*Log, error) {
 	if o.Committed == nil {
 		o.Committed = func(Position, any) {}
 	}
-	l := &Log{opts: o, readers: map[uint64]*handle{}}
+	l := &Log{opts: o, readers: map[uint64]*handle{}, alone: aloneAfter}
 	l.idle = sync.NewCond(&l.mu)
 	// 1. Find the segments.
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -273,13 +275,16 @@ func (l *Log) write(batch []*waiter, rotate bool) error {
 		return l.takeBack(fmt.Errorf("write-ahead log: write: %w", err))
 	}
 	// 5. Make it durable.
-	busy := len(batch) > 1 || l.shared
-	l.shared = len(batch) > 1
-	if err := l.sync.datasync(l.active, busy); err != nil {
+	if l.alone++; len(batch) > 1 {
+		l.alone = 0
+	}
+	if err := l.sync.datasync(l.active, l.alone < aloneAfter); err != nil {
 		return fmt.Errorf("%w (fdatasync: %w)", ErrPoisoned, err)
 	}
 	l.end, l.next = at, seq
 	l.filled = max(l.filled, at)
+	// 6. See to the segment after this one.
+	l.makeSpare()
 	return nil
 }
 
@@ -336,10 +341,15 @@ func (l *Log) begin(first uint64) error {
 	}
 	// 2. The new one appears under its name only when its header is durable.
 	name := filepath.Join(l.opts.Dir, segmentName(first))
-	f, err := l.opts.OpenFile(name+".tmp", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("begin segment: %w", err)
+	s := l.takeSpare()
+	if s == nil {
+		f, err := l.opts.OpenFile(name+".tmp", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return fmt.Errorf("begin segment: %w", err)
+		}
+		s = &spare{path: name + ".tmp", file: f, bytes: SegmentHeader}
 	}
+	f := s.file
 	if err := writeAt(f, segmentHeader(first), 0); err != nil {
 		f.Close()
 		return fmt.Errorf("begin segment: %w", err)
@@ -348,7 +358,7 @@ func (l *Log) begin(first uint64) error {
 		f.Close()
 		return fmt.Errorf("begin segment: %w", err)
 	}
-	if err := os.Rename(name+".tmp", name); err != nil {
+	if err := os.Rename(s.path, name); err != nil {
 		f.Close()
 		return fmt.Errorf("begin segment: %w", err)
 	}
@@ -363,7 +373,7 @@ func (l *Log) begin(first uint64) error {
 		l.active.Close()
 	}
 	l.segments = append(l.segments, Segment{First: first, Path: name, Bytes: SegmentHeader})
-	l.active, l.end, l.filled, l.next = f, SegmentHeader, SegmentHeader, first
+	l.active, l.end, l.filled, l.next = f, SegmentHeader, s.bytes, first
 	l.mu.Unlock()
 	return nil
 }

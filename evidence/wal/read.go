@@ -264,7 +264,7 @@ func (l *Log) Close() error {
 	for l.leading {
 		l.idle.Wait()
 	}
-	var errs []error
+	errs := []error{l.dropSpare()}
 	if l.active != nil {
 		if l.poisoned == nil && l.filled > l.end {
 			errs = append(errs, l.active.Truncate(l.end))
