@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -91,15 +92,15 @@ type Config struct {
 
 // defaults fills in the zero fields of c.
 func (c Config) defaults() Config {
-	setDefault(&c.BatchAge, time.Second)
-	setDefault(&c.BatchSize, 4096)
-	setDefault(&c.CheckpointInterval, time.Second)
-	setDefault(&c.MaxPending, 65536)
-	setDefault(&c.SegmentBytes, 32<<20)
-	setDefault(&c.SegmentAge, 24*time.Hour)
-	setDefault(&c.ReserveBytes, 256<<20)
-	setDefault(&c.Archive, ArchiveDigest)
-	setDefault(&c.ArchiveKey, filepath.Join(c.Dir, "archive.key"))
+	c.BatchAge = cmp.Or(c.BatchAge, time.Second)
+	c.BatchSize = cmp.Or(c.BatchSize, 4096)
+	c.CheckpointInterval = cmp.Or(c.CheckpointInterval, time.Second)
+	c.MaxPending = cmp.Or(c.MaxPending, 65536)
+	c.SegmentBytes = cmp.Or(c.SegmentBytes, 32<<20)
+	c.SegmentAge = cmp.Or(c.SegmentAge, 24*time.Hour)
+	c.ReserveBytes = cmp.Or(c.ReserveBytes, 256<<20)
+	c.Archive = cmp.Or(c.Archive, ArchiveDigest)
+	c.ArchiveKey = cmp.Or(c.ArchiveKey, filepath.Join(c.Dir, "archive.key"))
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
@@ -110,13 +111,6 @@ func (c Config) defaults() Config {
 		c.Statfs = statfs
 	}
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Validate reports every problem of c at once.

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -72,7 +73,7 @@ const (
 // against records, and anchored checkpoints against the tree. The error is about
 // the check itself; what is wrong with the log is in the report.
 func Fsck(ctx context.Context, dir string, opts FsckOptions) (*Report, error) {
-	setDefault(&opts.ArchiveKey, filepath.Join(dir, "archive.key"))
+	opts.ArchiveKey = cmp.Or(opts.ArchiveKey, filepath.Join(dir, "archive.key"))
 	if opts.Clock == nil {
 		opts.Clock = time.Now
 	}

@@ -86,9 +86,6 @@ func (r *Reader) Checkpoint() (note []byte, size uint64, root [32]byte) {
 // Find returns every entry of an exchange that is kept.
 func (r *Reader) Find(exchangeID string) ([]Entry, error) { return r.reading.find(exchangeID) }
 
-// Entry returns the entry at a leaf index.
-func (r *Reader) Entry(index uint64) (Entry, error) { return r.reading.entry(index) }
-
 // Entries goes through the entries from..to (to excluded); those whose record
 // has been deleted are left out. It ends with the first error.
 func (r *Reader) Entries(ctx context.Context, from, to uint64) iter.Seq2[Entry, error] {

@@ -142,7 +142,7 @@ func FalseRegistry(dir string, g *registry.Genesis, height uint64) error {
 // CheckManifest reads a snapshot's manifest and verifies what it says of the
 // engine, as RestoreSnapshot does first, and returns the application hash.
 func CheckManifest(manifest []byte, g *registry.Genesis) ([]byte, error) {
-	m, err := parseManifest(manifest)
+	m, err := ParseManifest(manifest)
 	if err != nil {
 		return nil, err
 	}

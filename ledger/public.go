@@ -192,7 +192,7 @@ func (n *Node) SnapshotChunk(height uint64, i int) ([]byte, error) {
 	if i < 0 || i > maxChunkNumber {
 		return nil, fmt.Errorf("chunk %d: %w", i, ErrPruned)
 	}
-	return readSnapshot(n.app.snapshots.path(height), chunkName(i))
+	return readSnapshot(n.app.snapshots.path(height), ChunkFile(i))
 }
 
 func readSnapshot(dir, name string) ([]byte, error) {

@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -281,19 +280,4 @@ func (r *Replica) release() error {
 		errs = append(errs, r.lock.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// ParseManifest reads and checks a manifest as far as it can be checked alone.
-func ParseManifest(b []byte) (*Manifest, error) { return parseManifest(b) }
-
-// Check compares a chunk with the manifest.
-func (m *Manifest) Check(i int, chunk []byte) error { return m.check(i, chunk) }
-
-// ChunkFile is the name of a chunk's file.
-func ChunkFile(i int) string { return chunkName(i) }
-
-// ChunkOf describes a chunk.
-func ChunkOf(b []byte) Chunk {
-	sum := sha256.Sum256(b)
-	return Chunk{SHA256: sum[:], Bytes: len(b)}
 }

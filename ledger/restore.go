@@ -269,7 +269,7 @@ func restoreRegistry(ctx context.Context, dir string, m *Manifest, snapshot stri
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		return os.ReadFile(filepath.Join(snapshot, chunkName(i)))
+		return os.ReadFile(filepath.Join(snapshot, ChunkFile(i)))
 	}, st)
 	return errors.Join(err, st.close())
 }

@@ -62,6 +62,12 @@ type EngineSnapshot struct {
 	ThenValidators []byte `json:"then_validators"` // ValidatorSet of the block after it
 }
 
+// ChunkOf describes a chunk.
+func ChunkOf(b []byte) Chunk {
+	sum := sha256.Sum256(b)
+	return Chunk{SHA256: sum[:], Bytes: len(b)}
+}
+
 type hexBytes []byte
 
 // MarshalText writes lower-case hex.
@@ -74,7 +80,8 @@ func (h *hexBytes) UnmarshalText(text []byte) error {
 	return err
 }
 
-func chunkName(i int) string { return fmt.Sprintf("%06d.chunk", i) }
+// ChunkFile is the name of a chunk's file.
+func ChunkFile(i int) string { return fmt.Sprintf("%06d.chunk", i) }
 
 // ExportSnapshot writes a snapshot of the registry as of now into a new directory
 // below dir, named after its height, and returns its path. It does not hold up
@@ -179,25 +186,25 @@ func (w *chunkWriter) flush() error {
 	if len(w.chunks) > maxChunkNumber {
 		return fmt.Errorf("the dump has more than %d chunks", maxChunkNumber)
 	}
-	sum := sha256.Sum256(w.buf)
-	if err := writeSynced(filepath.Join(w.dir, chunkName(len(w.chunks))), w.buf); err != nil {
+	if err := writeSynced(filepath.Join(w.dir, ChunkFile(len(w.chunks))), w.buf); err != nil {
 		return err
 	}
-	w.chunks = append(w.chunks, Chunk{SHA256: sum[:], Bytes: len(w.buf)})
+	w.chunks = append(w.chunks, ChunkOf(w.buf))
 	w.buf = w.buf[:0]
 	return nil
 }
 
-// ReadManifest reads and checks a manifest as far as it can be checked alone.
+// ReadManifest reads and checks a snapshot's manifest, see ParseManifest.
 func ReadManifest(snapshot string) (*Manifest, error) {
 	b, err := os.ReadFile(filepath.Join(snapshot, manifestFile))
 	if err != nil {
 		return nil, fmt.Errorf("snapshot: %w", err)
 	}
-	return parseManifest(b)
+	return ParseManifest(b)
 }
 
-func parseManifest(b []byte) (*Manifest, error) {
+// ParseManifest reads and checks a manifest as far as it can be checked alone.
+func ParseManifest(b []byte) (*Manifest, error) {
 	var m Manifest
 	if len(b) > maxManifest {
 		return nil, fmt.Errorf("snapshot manifest: it has %d bytes, the rule is at most %d", len(b), maxManifest)
@@ -223,11 +230,11 @@ func parseManifest(b []byte) (*Manifest, error) {
 	return &m, nil
 }
 
-// check compares a chunk with the manifest.
-func (m *Manifest) check(i int, b []byte) error {
+// Check compares a chunk with the manifest.
+func (m *Manifest) Check(i int, b []byte) error {
 	if sum := sha256.Sum256(b); len(b) != m.Chunks[i].Bytes || !slices.Equal(sum[:], m.Chunks[i].SHA256) {
 		return fmt.Errorf("snapshot of height %d: chunk %s is damaged: %d bytes with SHA-256 %x, the manifest says %d bytes with %x",
-			m.Height, chunkName(i), len(b), sum, m.Chunks[i].Bytes, []byte(m.Chunks[i].SHA256))
+			m.Height, ChunkFile(i), len(b), sum, m.Chunks[i].Bytes, []byte(m.Chunks[i].SHA256))
 	}
 	return nil
 }
@@ -249,9 +256,9 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 		}
 		b, err := r.load(r.next)
 		if err != nil {
-			return 0, fmt.Errorf("snapshot of height %d: chunk %s: %w", r.manifest.Height, chunkName(r.next), err)
+			return 0, fmt.Errorf("snapshot of height %d: chunk %s: %w", r.manifest.Height, ChunkFile(r.next), err)
 		}
-		if err := r.manifest.check(r.next, b); err != nil {
+		if err := r.manifest.Check(r.next, b); err != nil {
 			return 0, err
 		}
 		r.rest = b

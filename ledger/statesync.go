@@ -36,7 +36,7 @@ func (a *app) ListSnapshots(context.Context, *abci.RequestListSnapshots) (*abci.
 		if err != nil {
 			continue // pruned meanwhile
 		}
-		m, err := parseManifest(b)
+		m, err := ParseManifest(b)
 		if err != nil {
 			a.log.Warn("skip a damaged snapshot", slog.Uint64("height", h), slog.Any("error", err))
 			continue
@@ -60,9 +60,9 @@ func (a *app) LoadSnapshotChunk(_ context.Context, req *abci.RequestLoadSnapshot
 	if err != nil || int(req.Chunk) >= len(m.Chunks) {
 		return res, nil
 	}
-	b, err := os.ReadFile(filepath.Join(dir, chunkName(int(req.Chunk))))
+	b, err := os.ReadFile(filepath.Join(dir, ChunkFile(int(req.Chunk))))
 	if err == nil {
-		err = m.check(int(req.Chunk), b)
+		err = m.Check(int(req.Chunk), b)
 	}
 	if err != nil {
 		a.log.Error("a snapshot of this node is damaged", slog.Any("error", err))
@@ -90,7 +90,7 @@ func (a *app) OfferSnapshot(_ context.Context, req *abci.RequestOfferSnapshot) (
 		return answer(abci.ResponseOfferSnapshot_ABORT)
 	}
 	sum := sha256.Sum256(req.Snapshot.Metadata)
-	m, err := parseManifest(req.Snapshot.Metadata)
+	m, err := ParseManifest(req.Snapshot.Metadata)
 	if err != nil || !bytes.Equal(sum[:], req.Snapshot.Hash) || m.Height != req.Snapshot.Height ||
 		m.ChainID != a.cfg.Genesis.ChainID || len(m.Chunks) != int(req.Snapshot.Chunks) || !bytes.Equal(m.AppHash, req.AppHash) {
 		return answer(abci.ResponseOfferSnapshot_REJECT)
@@ -113,7 +113,7 @@ func (a *app) ApplySnapshotChunk(_ context.Context, req *abci.RequestApplySnapsh
 	if o == nil || i >= len(o.have) {
 		return &abci.ResponseApplySnapshotChunk{Result: abci.ResponseApplySnapshotChunk_ABORT}, nil
 	}
-	if err := o.manifest.check(i, req.Chunk); err != nil {
+	if err := o.manifest.Check(i, req.Chunk); err != nil {
 		a.log.Warn("a peer sent a damaged chunk", slog.String("peer", req.Sender), slog.Any("error", err))
 		res := &abci.ResponseApplySnapshotChunk{Result: abci.ResponseApplySnapshotChunk_RETRY, RefetchChunks: []uint32{req.Index}}
 		if req.Sender != "" {
@@ -122,7 +122,7 @@ func (a *app) ApplySnapshotChunk(_ context.Context, req *abci.RequestApplySnapsh
 		return res, nil
 	}
 	if !o.have[i] {
-		if err := writeSynced(filepath.Join(o.dir, chunkName(i)), req.Chunk); err != nil {
+		if err := writeSynced(filepath.Join(o.dir, ChunkFile(i)), req.Chunk); err != nil {
 			a.log.Error("cannot keep a chunk", slog.Any("error", err))
 			return &abci.ResponseApplySnapshotChunk{Result: abci.ResponseApplySnapshotChunk_ABORT}, nil
 		}
@@ -149,7 +149,7 @@ func (a *app) adopt(o *offer) error {
 		return err
 	}
 	machine, err := importChunks(o.manifest, func(i int) ([]byte, error) {
-		return os.ReadFile(filepath.Join(o.dir, chunkName(i)))
+		return os.ReadFile(filepath.Join(o.dir, ChunkFile(i)))
 	}, a.store)
 	if err != nil {
 		if cleared := a.store.clear(); cleared != nil {

@@ -3,7 +3,6 @@ package node
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 )
@@ -82,19 +81,8 @@ func TOMLStrings(list []string) string {
 // ConfigPaths reads from a configuration that need not be complete yet where the
 // body's genesis and keys are to be.
 func ConfigPaths(file string) (Config, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	abs, err := filepath.Abs(file)
-	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	cfg, err := ParseConfig(text)
-	if err != nil {
-		return cfg, err
-	}
-	return cfg.WithDefaults().resolve(filepath.Dir(abs)), nil
+	cfg, _, err := readConfig(file)
+	return cfg, err
 }
 
 // ReplaceFile writes a file that may exist: whole or not at all, with the mode

@@ -53,17 +53,8 @@ func (e *ConfigError) Error() string {
 // relative paths resolved against its folder, validated. A *ConfigError holds
 // all that is wrong with it.
 func LoadConfig(file string) (Config, error) {
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	abs, err := filepath.Abs(file)
-	if err != nil {
-		return Config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	cfg, err := ParseConfig(text)
+	cfg, text, err := readConfig(file)
 	if err == nil {
-		cfg = cfg.WithDefaults().resolve(filepath.Dir(abs))
 		err = cfg.Validate()
 	}
 	var ce *ConfigError
@@ -77,6 +68,22 @@ func LoadConfig(file string) (Config, error) {
 		}
 	}
 	return cfg, err
+}
+
+// readConfig reads and decodes a configuration file, fills in the defaults and
+// resolves the paths. It does not validate.
+func readConfig(file string) (cfg Config, text []byte, err error) {
+	if text, err = os.ReadFile(file); err != nil {
+		return Config{}, nil, fmt.Errorf("read configuration: %w", err)
+	}
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return Config{}, nil, fmt.Errorf("read configuration: %w", err)
+	}
+	if cfg, err = ParseConfig(text); err != nil {
+		return cfg, text, err
+	}
+	return cfg.WithDefaults().resolve(filepath.Dir(abs)), text, nil
 }
 
 // ParseConfig decodes the text of a configuration file strictly. It fills in no

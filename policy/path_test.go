@@ -145,7 +145,7 @@ func FuzzMatchPath(f *testing.F) {
 	f.Add(`**\*/*a*b`, "/x*/aab")
 	f.Fuzz(func(t *testing.T, pattern, path string) {
 		if len(pattern) > 200 || len(path) > 400 || !utf8.ValidString(pattern) || !utf8.ValidString(path) {
-			t.Skip()
+			return
 		}
 		// The model works on runes and the matcher on bytes; both agree on UTF-8.
 		want := regexp.MustCompile(modelText(pattern)).MatchString(path)

@@ -25,9 +25,6 @@ func EvidenceOrigin(member civibus.MemberID, n int) string {
 	return fmt.Sprintf("civibus/%s/evidence/%d", strings.ReplaceAll(member.String(), "+", "%2B"), n)
 }
 
-// EventLogOrigin returns the checkpoint origin of a registry's event log.
-func EventLogOrigin(chainID string) string { return "civibus/" + chainID + "/registry" }
-
 // checkpoint is the content of an evidence log's checkpoint.
 type checkpoint struct {
 	origin string

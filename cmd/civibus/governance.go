@@ -91,9 +91,9 @@ func kindNames() []string {
 }
 
 func proposalNumber(text string) (uint64, error) {
-	id, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || id == 0 {
-		return 0, usageError{fmt.Errorf("proposal %q: the rule is a number from 1", text), "\"civibus governance list\" shows them"}
+	id, err := registry.ParseProposalKey(text)
+	if err != nil {
+		return 0, usageError{err, "\"civibus governance list\" shows them"}
 	}
 	return id, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -122,15 +123,11 @@ next start, and "civibus register node set" tells the others the new id.`,
 			if err != nil {
 				return err
 			}
-			ring, cfg, err := a.ring()
+			ring, member, err := a.ownRing()
 			if err != nil {
 				return err
 			}
 			defer ring.Close()
-			member, err := civibus.ParseMemberID(cfg.Member)
-			if err != nil {
-				return err
-			}
 			kind, now := civibus.Algorithm(algorithm), time.Now()
 			if kind == "" {
 				kind = civibus.Ed25519
@@ -171,15 +168,11 @@ RFC 7512, with token and id: pkcs11:token=civibus;id=%3F%2A`,
 			if err != nil {
 				return err
 			}
-			ring, cfg, err := a.ring()
+			ring, member, err := a.ownRing()
 			if err != nil {
 				return err
 			}
 			defer ring.Close()
-			member, err := civibus.ParseMemberID(cfg.Member)
-			if err != nil {
-				return err
-			}
 			k, err := ring.TakeFromToken(purpose, args[1], time.Now())
 			if err == nil && purpose == civibus.TransportKey {
 				_, err = ring.Certify(k.Key().ID, member, nil, time.Now())
@@ -190,6 +183,19 @@ RFC 7512, with token and id: pkcs11:token=civibus;id=%3F%2A`,
 			return a.keyMade(ring, k)
 		},
 	}
+}
+
+// ownRing opens the key ring of the configured body.
+func (a *app) ownRing() (*keys.Ring, civibus.MemberID, error) {
+	ring, cfg, err := a.ring()
+	if err != nil {
+		return nil, civibus.MemberID{}, err
+	}
+	member, err := civibus.ParseMemberID(cfg.Member)
+	if err != nil {
+		return nil, member, errors.Join(err, ring.Close())
+	}
+	return ring, member, nil
 }
 
 func keyPurpose(text string) (civibus.Purpose, error) {

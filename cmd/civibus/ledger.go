@@ -19,7 +19,7 @@ func newLedger(a *app) *cobra.Command {
 is agreed on by all bodies, so that whatever is damaged at one of them comes again
 from the others.`,
 	}
-	c.AddCommand(newLedgerCheck(a), newLedgerResync(a), newLedgerSign(a))
+	c.AddCommand(newLedgerCheck(a), newLedgerResync(a), newLedgerRestore(a), newLedgerSign(a))
 	return c
 }
 
@@ -89,6 +89,41 @@ Needed are peers with all blocks, or with a snapshot (ledger.snapshot_interval).
 	}
 	c.Flags().BoolVar(&registryOnly, "registry", false, "move the registry alone")
 	return c
+}
+
+func newLedgerRestore(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "restore SNAPSHOT", Short: "Begin a stopped node's ledger with a snapshot that was handed over", Args: cobra.ExactArgs(1),
+		Long: `Fill the ledger of a node that has none yet from SNAPSHOT, the folder that a node
+with ledger.snapshot_interval writes at ledger/snapshots/HEIGHT. It may come from
+anybody: nothing of it is believed. Its chunks must give the hash that more than
+two thirds of the genesis's validators signed. The blocks since then come from the
+peers at the next start.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			cfg, err := a.load()
+			if err != nil {
+				return err
+			}
+			genesis, err := node.ReadGenesis(cfg.Ledger.Genesis)
+			if err != nil {
+				return err
+			}
+			m, err := ledger.ReadManifest(args[0])
+			if err != nil {
+				return err
+			}
+			if err := ledger.RestoreSnapshot(c.Context(), ledger.Config{Dir: ledgerDir(cfg), Genesis: genesis}, args[0]); err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(struct {
+					Height uint64 `json:"height"`
+				}{m.Height})
+			}
+			fmt.Fprintf(a.out, "the ledger begins with height %d\nnext: civibus run\n", m.Height)
+			return nil
+		},
+	}
 }
 
 func newLedgerSign(a *app) *cobra.Command {

@@ -100,13 +100,6 @@ func Sign(ctx context.Context, name string, signer civibus.Signer, at time.Time,
 	return "\u2014 " + name + " " + base64.StdEncoding.EncodeToString(append(b, signature...)) + "\n", nil
 }
 
-// Belongs reports whether a signature line, with or without its newline, says
-// that it is the key's under a name.
-func Belongs(line, name string, key civibus.PublicKey) bool {
-	_, ok := open(line, name, key)
-	return ok
-}
-
 // Verify reports whether a signature line is the key's under a name over a
 // checkpoint, and when it was made.
 func Verify(line, name string, key civibus.PublicKey, c Checkpoint) (at time.Time, ok bool) {

@@ -1,6 +1,7 @@
 package light
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/hex"
@@ -74,14 +75,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.TrustHeight != 0 && len(c.TrustHash) != 32 {
 		errs = append(errs, fmt.Errorf("light client: the trusted hash has %d bytes, the rule is 32", len(c.TrustHash)))
 	}
-	setDefault(&c.TrustPeriod, 14*24*time.Hour)
-	setDefault(&c.SnapshotGap, 2000)
-	setDefault(&c.MaxClockDrift, time.Minute)
-	setDefault(&c.AnswerTimeout, 10*time.Second)
-	setDefault(&c.Poll, 8*time.Second)
-	setDefault(&c.StaleAfter, 15*time.Second)
-	setDefault(&c.DropFor, 10*time.Minute)
-	setDefault(&c.Heartbeat, 45*time.Second)
+	c.TrustPeriod = cmp.Or(c.TrustPeriod, 14*24*time.Hour)
+	c.SnapshotGap = cmp.Or(c.SnapshotGap, 2000)
+	c.MaxClockDrift = cmp.Or(c.MaxClockDrift, time.Minute)
+	c.AnswerTimeout = cmp.Or(c.AnswerTimeout, 10*time.Second)
+	c.Poll = cmp.Or(c.Poll, 8*time.Second)
+	c.StaleAfter = cmp.Or(c.StaleAfter, 15*time.Second)
+	c.DropFor = cmp.Or(c.DropFor, 10*time.Minute)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 45*time.Second)
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
 	}
@@ -92,13 +93,6 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c, errors.Join(errs...)
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Client follows the ledger. Its methods may be called by several goroutines at once.

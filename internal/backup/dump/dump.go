@@ -15,7 +15,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // Suffix ends the name of the folder that holds a database's keys and values:
@@ -139,17 +138,4 @@ func load(r *bufio.Reader, fn func(key, value []byte) error) error {
 			return err
 		}
 	}
-}
-
-// Folders lists the folders below dir that hold dumps.
-func Folders(dir string) ([]string, error) {
-	var out []string
-	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err == nil && d.IsDir() && strings.HasSuffix(path, Suffix) {
-			out = append(out, path)
-			return filepath.SkipDir
-		}
-		return err
-	})
-	return out, err
 }
