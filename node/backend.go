@@ -249,6 +249,11 @@ func ifErr(bad bool, format string, args ...any) error {
 
 // origin is the origin of the body's evidence log.
 func (n *Node) origin() string {
+	return fmt.Sprint(originPrefix(n.member), n.cfg.Evidence.Log)
+}
+
+// originPrefix begins the origins of all evidence logs of a member.
+func originPrefix(id civibus.MemberID) string {
 	part := func(s string) string { return strings.ReplaceAll(civibus.EncodePart(s), "+", "%2B") }
-	return fmt.Sprintf("civibus/%s/%s/%s/evidence/%d", part(n.member.Instance), part(n.member.Class), part(n.member.Code), n.cfg.Evidence.Log)
+	return fmt.Sprintf("civibus/%s/%s/%s/evidence/", part(id.Instance), part(id.Class), part(id.Code))
 }

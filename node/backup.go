@@ -112,24 +112,32 @@ func logName(c Config, root, dir string) (string, error) {
 // of hosted bodies that are not served.
 func (c Config) backupLogs(ctx context.Context, put dump.Put, m *backup.Manifest, open map[string]bool) error {
 	for root, body := range c.bodies() {
-		dirs, err := logDirs(filepath.Join(body.DataDir, "evidence"))
+		if err := body.closedLogs(ctx, put, m, root, open); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closedLogs adds the evidence logs of one body that no process has open.
+func (c Config) closedLogs(ctx context.Context, put dump.Put, m *backup.Manifest, root string, open map[string]bool) error {
+	dirs, err := logDirs(filepath.Join(c.DataDir, "evidence"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if open[dir] {
+			continue
+		}
+		name, err := logName(c, root, dir)
 		if err != nil {
 			return err
 		}
-		for _, dir := range dirs {
-			if open[dir] {
-				continue
-			}
-			name, err := logName(body, root, dir)
-			if err != nil {
-				return err
-			}
-			info, err := evidence.BackupDir(ctx, dir, put, name)
-			if err != nil {
-				return err
-			}
-			m.Logs = append(m.Logs, backup.Log{Dir: name, Origin: info.Origin, Size: info.Size, Next: info.Next})
+		info, err := evidence.BackupDir(ctx, dir, put, name)
+		if err != nil {
+			return err
 		}
+		m.Logs = append(m.Logs, backup.Log{Dir: name, Origin: info.Origin, Size: info.Size, Next: info.Next})
 	}
 	return nil
 }
@@ -295,6 +303,9 @@ func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, 
 	if out.Manifest, err = backup.Extract(r, temp); err != nil {
 		return out, err
 	}
+	if out.Manifest.Kind != "" {
+		return out, fmt.Errorf("it is a %s handed over and no body's backup: \"civibus hosted import\" takes it", out.Manifest.Kind)
+	}
 	text, err := os.ReadFile(filepath.Join(temp, backupConfig))
 	if err != nil {
 		return out, fmt.Errorf("the backup's configuration: %w", err)
@@ -321,7 +332,7 @@ func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, 
 	}
 	// 4. The evidence.
 	for _, l := range out.Manifest.Logs {
-		report, err := restoreLog(ctx, temp, l, time.Duration(cfg.Evidence.BodyRetention))
+		report, err := restoreLog(ctx, temp, l, evidence.FsckOptions{BodyRetention: time.Duration(cfg.Evidence.BodyRetention)})
 		if err != nil {
 			return out, err
 		}
@@ -350,12 +361,12 @@ func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, 
 	return out, syncFolder(filepath.Dir(dir))
 }
 
-func restoreLog(ctx context.Context, root string, l backup.Log, bodies time.Duration) (*evidence.Report, error) {
+// restoreLog makes a log of its part of an archive and checks it.
+func restoreLog(ctx context.Context, root string, l backup.Log, opts evidence.FsckOptions) (*evidence.Report, error) {
 	dir := filepath.Join(root, filepath.FromSlash(l.Dir))
 	if err := evidence.RestoreDir(dir); err != nil {
 		return nil, err
 	}
-	opts := evidence.FsckOptions{BodyRetention: bodies}
 	opts.ArchiveKey = filepath.Join(dir, archiveKeyFile)
 	if !exists(opts.ArchiveKey) {
 		opts.ArchiveKey = filepath.Join(filepath.Dir(filepath.Dir(dir)), archiveKeyFile) // beside the folder evidence

@@ -7,6 +7,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/internal/backup/dump"
 	"github.com/civibus/civibus/policy"
 	"github.com/civibus/civibus/seal"
 	"github.com/civibus/civibus/transport"
@@ -77,3 +78,8 @@ const (
 	CosignRequests  = cosignRequests
 	CosignPeriod    = cosignPeriod
 )
+
+// PutTable adds a hosted member's table to what is handed over.
+func (c Config) PutTable(put dump.Put, configFile string) ([]string, error) {
+	return c.putTable(put, configFile)
+}

@@ -304,6 +304,15 @@ func writeElement(b *strings.Builder, fields []field, table string) {
 	}
 }
 
+// hostedTable is the table of a hosted member in a configuration file.
+func hostedTable(h HostedConfig) string {
+	var b strings.Builder
+	b.WriteString("[[hosted]]\n")
+	v := reflect.ValueOf(h)
+	writeElement(&b, structFields(fieldDocs(), v, defaultElement(v.Type()), ""), "hosted.")
+	return b.String()
+}
+
 func comment(b *strings.Builder, doc string) {
 	for line := range strings.Lines(doc) {
 		b.WriteString(strings.TrimRight("# "+line, " \n") + "\n")

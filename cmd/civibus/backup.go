@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/civibus/civibus/admin"
@@ -18,12 +19,23 @@ import (
 	"github.com/civibus/civibus/node"
 )
 
-// backupFlags are the flags of civibus backup and restore.
+// backupFlags are the flags of civibus backup and restore, and of civibus hosted.
 type backupFlags struct {
 	out, dir, passphrase        string
 	recipients, recipientsFiles []string
 	identities                  []string
 	keys                        bool
+}
+
+func (f *backupFlags) encryptFlags(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.recipients, "recipient", nil, "age `recipient` (age1...) who can open it; several may be given")
+	c.Flags().StringArrayVar(&f.recipientsFiles, "recipients-file", nil, "`file` with age recipients, one a line")
+	c.Flags().StringVar(&f.passphrase, "passphrase", "", "`source` of a passphrase instead of recipients: file:PATH, credential:NAME or fd:NUMBER")
+}
+
+func (f *backupFlags) decryptFlags(c *cobra.Command) {
+	c.Flags().StringArrayVar(&f.identities, "identity", nil, "`file` with the age identity that opens it, mode 0600")
+	c.Flags().StringVar(&f.passphrase, "passphrase", "", "`source` of the passphrase that opens it: file:PATH, credential:NAME or fd:NUMBER")
 }
 
 func newBackup(a *app) *cobra.Command {
@@ -40,32 +52,53 @@ and genesis. The node may run. Private keys are in it only with --with-keys.
 		RunE:    func(c *cobra.Command, _ []string) error { return a.backup(c.Context(), f) },
 	}
 	c.Flags().StringVar(&f.out, "out", "", "`file` to write, which must not exist")
-	c.Flags().StringArrayVar(&f.recipients, "recipient", nil, "age `recipient` (age1...) who can open it; several may be given")
-	c.Flags().StringArrayVar(&f.recipientsFiles, "recipients-file", nil, "`file` with age recipients, one a line")
-	c.Flags().StringVar(&f.passphrase, "passphrase", "", "`source` of a passphrase instead of recipients: file:PATH, credential:NAME or fd:NUMBER")
+	f.encryptFlags(c)
 	c.Flags().BoolVar(&f.keys, "with-keys", false, "put the private keys into it, too: whoever opens it can act as the body")
 	_ = c.MarkFlagRequired("out") // fails only for unknown flags
 	return c
 }
 
-func (a *app) backup(ctx context.Context, f backupFlags) (err error) {
-	// 1. For whom, and where to.
-	source, err := optionalSource(f.passphrase)
+func (a *app) backup(ctx context.Context, f backupFlags) error {
+	recipients, err := f.encryptTo()
 	if err != nil {
 		return err
-	}
-	recipients, err := backup.Recipients(f.recipients, f.recipientsFiles, source)
-	if err != nil {
-		return usageError{err, "\"age-keygen -o identity.txt\" makes an identity and prints its recipient"}
 	}
 	cfg, err := a.load()
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(f.out); err == nil {
-		return refusal{f.out + " exists already, nothing was written", "a backup is never overwritten; choose another --out"}
+	var m backup.Manifest
+	err = sealedFile(f.out, recipients, func(to io.Writer) error {
+		m, err = a.writeBackup(ctx, to, cfg, f.keys)
+		return err
+	})
+	if err != nil {
+		return err
 	}
-	file, err := os.CreateTemp(filepath.Dir(f.out), ".backup-")
+	return a.backupReport(f.out, m)
+}
+
+// encryptTo reads for whom a file is encrypted.
+func (f backupFlags) encryptTo() ([]age.Recipient, error) {
+	source, err := optionalSource(f.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	recipients, err := backup.Recipients(f.recipients, f.recipientsFiles, source)
+	if err != nil {
+		return nil, usageError{err, "\"age-keygen -o identity.txt\" makes an identity and prints its recipient"}
+	}
+	return recipients, nil
+}
+
+// sealedFile makes a new file, encrypted as write writes it. After an error there is
+// none.
+func sealedFile(out string, recipients []age.Recipient, write func(io.Writer) error) error {
+	// 1. Where to.
+	if _, err := os.Lstat(out); err == nil {
+		return refusal{out + " exists already, nothing was written", "a backup is never overwritten; choose another --out"}
+	}
+	file, err := os.CreateTemp(filepath.Dir(out), ".backup-")
 	if err != nil {
 		return err
 	}
@@ -78,8 +111,7 @@ func (a *app) backup(ctx context.Context, f backupFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	m, err := a.writeBackup(ctx, sealed, cfg, f.keys)
-	if err != nil {
+	if err := write(sealed); err != nil {
 		return err
 	}
 	if err := errors.Join(sealed.Close(), buffered.Flush(), file.Sync(), file.Close()); err != nil {
@@ -87,10 +119,10 @@ func (a *app) backup(ctx context.Context, f backupFlags) (err error) {
 	}
 
 	// 3. Its name, which nobody else took meanwhile.
-	if err := os.Link(file.Name(), f.out); err != nil {
+	if err := os.Link(file.Name(), out); err != nil {
 		return fmt.Errorf("name the backup: %w", err)
 	}
-	return a.backupReport(f.out, m)
+	return nil
 }
 
 // writeBackup writes the archive: what the running node sends, or what its folder
@@ -182,33 +214,41 @@ backup knows of. End the old node for good before the restored one starts.`,
 		RunE:    func(c *cobra.Command, args []string) error { return a.restore(c.Context(), args[0], f) },
 	}
 	c.Flags().StringVar(&f.dir, "dir", "", "new `folder` to make")
-	c.Flags().StringArrayVar(&f.identities, "identity", nil, "`file` with the age identity that opens it, mode 0600")
-	c.Flags().StringVar(&f.passphrase, "passphrase", "", "`source` of the passphrase that opens it: file:PATH, credential:NAME or fd:NUMBER")
+	f.decryptFlags(c)
 	_ = c.MarkFlagRequired("dir") // fails only for unknown flags
 	return c
 }
 
-func (a *app) restore(ctx context.Context, name string, f backupFlags) error {
+// openSealed opens an encrypted file.
+func (f backupFlags) openSealed(name string, refuse func(error) error) (io.Reader, io.Closer, error) {
 	source, err := optionalSource(f.passphrase)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	identities, err := backup.Identities(f.identities, source)
 	if err != nil {
-		return usageError{err, "--identity FILE or --passphrase SOURCE"}
+		return nil, nil, usageError{err, "--identity FILE or --passphrase SOURCE"}
 	}
 	file, err := os.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := backup.Decrypt(bufio.NewReaderSize(file, 1<<20), identities)
+	if err != nil {
+		return nil, nil, errors.Join(refuse(err), file.Close())
+	}
+	return r, file, nil
+}
+
+func (a *app) restore(ctx context.Context, name string, f backupFlags) error {
+	refuse := func(err error) error {
+		return refusal{fmt.Sprintf("restore %s: %v; nothing was restored", name, err), "take another copy of the backup; docs/operate/backup.md says how backups are tested"}
+	}
+	r, file, err := f.openSealed(name, refuse)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	refuse := func(err error) error {
-		return refusal{fmt.Sprintf("restore %s: %v; nothing was restored", name, err), "take another copy of the backup; docs/operate/backup.md says how backups are tested"}
-	}
-	r, err := backup.Decrypt(bufio.NewReaderSize(file, 1<<20), identities)
-	if err != nil {
-		return refuse(err)
-	}
 	restored, err := node.RestoreBackup(ctx, r, f.dir)
 	if err != nil {
 		return refuse(err)

@@ -32,6 +32,8 @@ import (
 const (
 	// Format is the name and version of the form.
 	Format = "civibus-backup/v1"
+	// HandOver is the kind of an archive that holds what is kept for one hosted member.
+	HandOver = "hosted member"
 	// ManifestFile is the last file of the archive.
 	ManifestFile = "manifest.json"
 
@@ -41,6 +43,7 @@ const (
 // Manifest describes a backup.
 type Manifest struct {
 	Format   string    `json:"format"`
+	Kind     string    `json:"kind,omitempty"` // empty: a body's backup
 	Member   string    `json:"member"`
 	ChainID  string    `json:"chain_id"`
 	Software string    `json:"software"` // version of civibus that made it

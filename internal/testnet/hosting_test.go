@@ -1,6 +1,7 @@
 package testnet_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -17,10 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/client"
 	"github.com/civibus/civibus/evidence/proof"
+	"github.com/civibus/civibus/internal/backup"
 	"github.com/civibus/civibus/internal/testnet"
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
@@ -320,6 +324,9 @@ func TestHostedOfficeMoves(t *testing.T) {
 	register(t, n, o.by(hostA, o.setHost(hostB.ID.String())))
 	deny(o.by(town, &registrypb.Tx{Body: &registrypb.Tx_AcceptHost{AcceptHost: &registrypb.AcceptHost{Member: id.String(), Host: hostB.ID.String()}}}))
 	asked3 := must(asOffice(hostA.ConsumerURL())) // asked is not yet accepted
+	if _, err := hostA.Config.ExportHosted(t.Context(), hostA.ConfigFile, id.String(), false, io.Discard); !errors.Is(err, node.ErrStillServed) {
+		t.Errorf("exported while it is served: %v", err)
+	}
 	acknowledged := underLoad(t, 4, func() (string, error) { return asOffice(hostA.ConsumerURL()) }, toOffice)
 	register(t, n, o.by(hostB, &registrypb.Tx{Body: &registrypb.Tx_AcceptHost{AcceptHost: &registrypb.AcceptHost{Member: id.String(), Host: hostB.ID.String()}}}))
 	_, err = asOffice(hostA.ConsumerURL())
@@ -333,7 +340,16 @@ func TestHostedOfficeMoves(t *testing.T) {
 	// The keys alone are no history: the same log is not begun a second time.
 	handOver(t, filepath.Join(folderA, "keys"), filepath.Join(folderB, "keys"))
 	awaitServed(t, hostB, false, "holds no log")
-	handOver(t, filepath.Join(folderA, "evidence"), filepath.Join(folderB, "evidence"))
+	file := export(t, hostA.Config, hostA.ConfigFile, id.String())
+	if err := takeOver(t, hostB.Config, id.String(), file[:len(file)-1000]); err == nil {
+		t.Error("a file that is cut off was taken over")
+	}
+	if left, err := os.ReadDir(folderB); err != nil || len(left) != 1 {
+		t.Errorf("a refused import left %v, %v", left, err)
+	}
+	if err := takeOver(t, hostB.Config, id.String(), file); err != nil {
+		t.Fatal(err)
+	}
 	before := awaitServed(t, hostB, true, "")
 	if before.Size < 5 || before.AnchoredSize != before.Size {
 		t.Errorf("the log came with %+v", before)
@@ -359,7 +375,9 @@ func TestHostedOfficeMoves(t *testing.T) {
 	own := ownNode(t, o, hostB)
 	register(t, n, o.by(hostA, o.setHost("")))
 	awaitServed(t, hostB, false, "nobody hosts")
-	handOver(t, folderB, own.cfg.DataDir)
+	if err := takeOver(t, own.cfg, id.String(), export(t, hostB.Config, hostB.ConfigFile, id.String())); err != nil {
+		t.Fatal(err)
+	}
 	own.start()
 	atOwn := func() (string, error) { return asOffice("http://" + own.cfg.Consumer.Listen) }
 	asked5, served5 := must(caughtUp(t, atOwn)), must(caughtUp(t, toOffice))
@@ -384,6 +402,15 @@ func TestHostedOfficeMoves(t *testing.T) {
 	register(t, n, o.by(hostA, o.setHost(hostB.ID.String())))
 	register(t, n, o.by(hostB, &registrypb.Tx{Body: &registrypb.Tx_AcceptHost{AcceptHost: &registrypb.AcceptHost{Member: id.String(), Host: hostB.ID.String()}}}))
 	awaitServed(t, hostB, false, "copy all of it there")
+	if _, err := hostA.Config.ExportHosted(t.Context(), hostA.ConfigFile, id.String(), false, io.Discard); err == nil || !strings.Contains(err.Error(), "the whole log is elsewhere") {
+		t.Errorf("exported an older copy: %v", err)
+	}
+	if err := os.Rename(filepath.Join(folderB, "evidence"), filepath.Join(folderB, "older")); err != nil {
+		t.Fatal(err)
+	}
+	if err := takeOver(t, hostB.Config, id.String(), file); err == nil || !strings.Contains(err.Error(), "the whole log is elsewhere") {
+		t.Errorf("an older file was taken over: %v", err)
+	}
 	_, err = atOwn() // the own node has stopped speaking for it
 	refused(t, err, "UnknownMember")
 }
@@ -451,7 +478,48 @@ func fetchAs(t *testing.T, url string, from civibus.ClientID) string {
 	return string(body)
 }
 
-// handOver copies a folder as docs/operate/hosting.md says: whole, or not there.
+// export writes what a host keeps for a member that it no longer serves into a file,
+// as civibus hosted export does.
+func export(t *testing.T, c node.Config, configFile, member string) []byte {
+	t.Helper()
+	var file bytes.Buffer
+	sealed, err := backup.Encrypt(&file, []age.Recipient{handOverKey.Recipient()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.ExportHosted(t.Context(), configFile, member, false, sealed)
+	if err := errors.Join(err, sealed.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range out.Manifest.Files {
+		if strings.HasPrefix(f.Path, "keys/") || strings.HasSuffix(f.Path, ".key") {
+			t.Errorf("%s is in a file that is to have no private key", f.Path)
+		}
+	}
+	return file.Bytes()
+}
+
+// takeOver puts it into the member's folder at a node, as civibus hosted import does.
+func takeOver(t *testing.T, c node.Config, member string, file []byte) error {
+	t.Helper()
+	r, err := backup.Decrypt(bytes.NewReader(file), []age.Identity{handOverKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.ImportHosted(t.Context(), member, r, t.TempDir())
+	return err
+}
+
+// handOverKey encrypts what one place hands to another.
+var handOverKey = func() *age.X25519Identity {
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		panic(err)
+	}
+	return key
+}()
+
+// handOver copies a folder: whole, or not there.
 func handOver(t *testing.T, from, to string) {
 	t.Helper()
 	part := to + ".part"
