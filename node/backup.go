@@ -338,14 +338,16 @@ func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, 
 		}
 		out.Logs = append(out.Logs, *report)
 	}
-	// 5. A journal of nonces that knows that it knows nothing, so that requests of
-	// before are not taken a second time.
-	replay := filepath.Join(temp, backupData, "replay")
-	if err := os.MkdirAll(replay, 0o700); err != nil {
-		return out, err
-	}
-	if err := os.WriteFile(filepath.Join(replay, "state"), []byte("civibus-nonces/v1 open restored\n"), 0o600); err != nil {
-		return out, err
+	// 5. Journals of nonces, of the hosted bodies too, that know that they know nothing,
+	// so that requests of before are not taken a second time.
+	for root := range cfg.bodies() {
+		replay := filepath.Join(temp, filepath.FromSlash(root), "replay")
+		if err := os.MkdirAll(replay, 0o700); err != nil {
+			return out, err
+		}
+		if err := os.WriteFile(filepath.Join(replay, "state"), []byte("civibus-nonces/v1 open restored\n"), 0o600); err != nil {
+			return out, err
+		}
 	}
 	// 6. A configuration for the new place, and its name.
 	if out.Notes, err = replaceConfig(cfg, temp, dir, out.Manifest); err != nil {

@@ -1,6 +1,8 @@
 package testnet_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
+	"github.com/civibus/civibus/client"
 	"github.com/civibus/civibus/internal/testnet"
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/node"
@@ -191,5 +194,89 @@ func TestHostedOfficeLosesItsHost(t *testing.T) {
 	// 5. The first log is not begun a second time.
 	if _, err := os.Stat(filepath.Join(c.hostB.Config.Hosted[0].DataDir, "evidence", "1")); err == nil {
 		t.Error("the new host has begun the first log a second time")
+	}
+}
+
+// TestRestoredHostGoesOn: the backup of a host holds what it keeps for a hosted
+// office. Restored, it goes on with the office's log where the backup is the newest
+// of it; refuses requests for the office that it may have answered before; and where
+// the registry has seen more of the log, serves the office only in a new one.
+func TestRestoredHostGoesOn(t *testing.T) {
+	c := carriedOffice(t, 1)
+	host := c.hostA
+	at := host.Admin().For(c.id.String())
+	asked, served := c.must(c.asks(host)), c.must(c.serves())
+	c.proved(at, asked)
+	c.proved(at, served)
+	archive := backUp(t, host)
+
+	// 1. Restored with nothing lost: the same log goes on.
+	restore := func() {
+		t.Helper()
+		if err := host.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), "restored")
+		out, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(out.Logs) != 2 {
+			t.Fatalf("restored logs %+v, want the host's and the office's", out.Logs)
+		}
+		if host.Config, err = node.LoadConfig(filepath.Join(dir, "civibus.toml")); err != nil {
+			t.Fatal(err)
+		}
+		if in := host.Config.Hosted[0]; !strings.HasPrefix(in.DataDir, dir) || !strings.HasPrefix(in.Keys.Dir, dir) {
+			t.Fatalf("the restored table points to %s and %s", in.DataDir, in.Keys.Dir)
+		}
+	}
+	restore()
+	if err := host.Start(t.Context(), 60*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if s := awaitServed(t, host, true, ""); s.Size != 2 {
+		t.Errorf("the restored log: %+v", s)
+	}
+	at = host.Admin().For(c.id.String())
+	c.proved(at, asked)
+	c.proved(at, served)
+	_, err := c.serves() // which requests were answered before is not in the backup
+	var e *client.Error
+	if !errors.As(err, &e) || !strings.Contains(e.Error(), "cannot rule out that it saw this request before") {
+		t.Errorf("a request for the office right after the restore: %v", err)
+	}
+	lost := c.must(caughtUp(t, func() (string, error) { return c.asks(host) }))
+	c.proved(at, lost)
+
+	// 2. Restored once more from the same backup: what was exchanged since is missing in
+	// the office's log. The host goes on, and the office only in a new log.
+	restore()
+	if err := host.Start(t.Context(), 60*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	awaitServed(t, host, false, "the registry has witnessed")
+	_, err = c.asks(host)
+	refused(t, err, "MaintenanceMode")
+	if s, err := host.Admin().Status(t.Context()); err != nil || !s.Ready {
+		t.Errorf("the host itself: %+v %v", s, err)
+	}
+	if err := host.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	host.Config.Hosted[0].Evidence.Log = 2
+	if err := host.Start(t.Context(), 60*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	awaitServed(t, host, true, "")
+	at = host.Admin().For(c.id.String())
+	c.proved(at, c.must(caughtUp(t, func() (string, error) { return c.asks(host) })))
+	// Receipts of the first log are made at the other bodies, which have both halves: a
+	// node makes those of the log that it goes on with.
+	c.proved(c.population.Admin(), lost)
+	c.proved(c.population.Admin(), asked)
+	c.proved(c.far.Admin(), served)
+	if _, err := at.Receipt(t.Context(), asked, 0, false); err == nil || !strings.Contains(err.Error(), "is not in this body's evidence") {
+		t.Errorf("a receipt of the first log, asked for at the host: %v", err)
 	}
 }
