@@ -190,7 +190,8 @@ func (d *deliverer) sort(ctx context.Context, page []evidence.Delivery) (byRecei
 }
 
 // prepare reads an entry and says who gets its half: nobody (zero) when no
-// other body was reached, or when the body called itself.
+// other body was reached, or when the body called itself and has the other record in
+// this log.
 func (d *deliverer) prepare(x evidence.Delivery) (to receiver, j job, err error) {
 	e, err := d.r.evidence.Entry(x.Index)
 	if err != nil {
@@ -203,10 +204,15 @@ func (d *deliverer) prepare(x evidence.Delivery) (to receiver, j job, err error)
 	if rec.Request == nil || len(rec.PeerKeyId) == 0 {
 		return to, j, nil
 	}
-	if to.member, err = counterparty(rec); err != nil || to.member == d.n.member {
+	if to.member, err = counterparty(rec); err != nil {
 		return receiver{}, j, err
 	}
 	copy(to.gateway[:], rec.PeerKeyId)
+	if to.member == d.n.member {
+		if here, err := d.both(to, x.ExchangeID, rec); here || err != nil {
+			return receiver{}, j, err
+		}
+	}
 	j = job{index: x.Index, exchange: x.ExchangeID, trimmed: true, whole: e.Record, salt: e.Salt, finished: time.Unix(0, rec.FinishedUnixNano)}
 	j.record, err = trim(rec)
 	return to, j, err

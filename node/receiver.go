@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence/evidencepb"
+	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/registry"
 )
 
@@ -38,6 +42,42 @@ func (to receiver) holders(v *registry.View) []civibus.KeyID {
 	return append(first, others...)
 }
 
+// both reports whether the other record of an exchange in which the body called
+// itself is in this log, or can be in no other: the body has one gateway.
+func (d *deliverer) both(to receiver, exchange string, rec *evidencepb.Record) (bool, error) {
+	if d.ownKey(to.gateway) || len(d.others(to)) == 0 {
+		return true, nil
+	}
+	entries, err := d.r.evidence.Find(exchange)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		other := &evidencepb.Record{}
+		if err := proto.Unmarshal(e.Record, other); err != nil {
+			return false, fmt.Errorf("own record of exchange %s: %w", exchange, err)
+		}
+		if otherSideOf(rec, other, d.n.member) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ownKey reports whether a transport key is one that this gateway shows or showed.
+func (d *deliverer) ownKey(id civibus.KeyID) bool {
+	return slices.ContainsFunc(d.n.front().ring.All(civibus.TransportKey), func(k *keys.Key) bool { return k.Key().ID == id })
+}
+
+// others are the holders but, where the body called itself, this gateway.
+func (d *deliverer) others(to receiver) []civibus.KeyID {
+	holders := to.holders(d.n.view())
+	if to.member == d.n.member {
+		holders = slices.DeleteFunc(holders, d.ownKey)
+	}
+	return holders
+}
+
 // offer delivers halves to the gateway that has the records. What none of the
 // body's gateways knows is unknown; then missed says which of them were not
 // reached, nil if all were.
@@ -47,7 +87,7 @@ func (d *deliverer) offer(ctx context.Context, to receiver, in *evidencepb.HalfR
 	for i := range rest {
 		results[i], rest[i] = &evidencepb.HalfResult{Status: evidencepb.HalfStatus_HALF_STATUS_UNKNOWN}, i
 	}
-	holders := to.holders(d.n.view())
+	holders := d.others(to)
 	if len(holders) == 0 {
 		return results, fmt.Errorf("%s has no transport key in force", to.member)
 	}
