@@ -189,6 +189,15 @@ func TestRights(t *testing.T) {
 	if members, _ := w.view().GroupMembers("global/towns", "", 0); len(members) != 1 || members[0].String() != client {
 		t.Errorf("members of the group: %v", members)
 	}
+	// Rights that share a hash with others are still told apart.
+	collided := registry.Collide(w.view(), [2]string{service, client}, [2]string{service, idC}, [2]string{service, idA}, [2]string{service, "global/towns"}, [2]string{service, "local/" + idB + "/POP/partners"})
+	for _, subject := range []string{client, idC, idA} {
+		for _, version := range []string{"", "/v1", "/v2"} {
+			if got, want := rightsFor(collided, service+version, subject), rightsFor(w.view(), service+version, subject); !slices.Equal(got, want) {
+				t.Errorf("all in one list, %s%s for %s: got %v, want %v", service, version, subject, got, want)
+			}
+		}
+	}
 	// A superseded right ends in the block that grants its successor.
 	super := grant(service, client)
 	super.Supersedes = ids[0]

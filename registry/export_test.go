@@ -30,3 +30,25 @@ func SignatureCacheSize(limit, n int) int {
 
 // EachValue calls fn with every state value of a view.
 func (v *View) EachValue(fn func(key string, value []byte)) { v.eachRecord(fn) }
+
+// Collide returns a view in which the rights of every service and subject lie in
+// one list, as if all had one hash.
+func Collide(v *View, pairs ...[2]string) *View {
+	c := *v
+	st := *v.state
+	st.rightsFor = v.state.rightsFor.Copy()
+	var all []*civibus.AccessRight
+	st.rightsFor.Scan(func(_ uint64, list []*civibus.AccessRight) bool {
+		all = append(all, list...)
+		return true
+	})
+	for _, p := range pairs {
+		service, err := civibus.ParseServiceID(p[0])
+		if err != nil {
+			panic(err)
+		}
+		st.rightsFor.Set(rightsForKey(service, p[1]), all)
+	}
+	c.state = &st
+	return &c
+}

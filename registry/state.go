@@ -2,6 +2,8 @@ package registry
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -13,6 +15,13 @@ import (
 // table is one kind of record by its canonical key. Copying one is cheap (copy
 // on write), and a copy that nobody writes may be read by anyone.
 type table[V any] = btree.Map[string, V]
+
+// rightIndex finds the rights for a service and a subject by a hash of both.
+// With a million rights a search by the identifiers themselves waits for memory
+// at each of twenty comparisons; numbers lie beside each other in the tree. A
+// list may hold rights of several pairs, whose hashes are the same by chance or
+// by somebody's work: whoever reads it compares.
+type rightIndex = btree.Map[uint64, []*civibus.AccessRight]
 
 // state is everything that the registry knows, decoded, with the indices that
 // make lookups independent of its size. Records are never changed in place: a
@@ -46,7 +55,7 @@ type state struct {
 	charged   *table[uint64]                   // I/C/M: records of it and its descendants
 	children  *table[struct{}]                 // parent|child
 	keysOf    *table[[]*civibus.RegisteredKey] // member|purpose
-	rightsFor *table[[]*civibus.AccessRight]   // service without version|subject; not the ended ones
+	rightsFor *rightIndex                      // the rights that are not ended
 	groupsOf  *table[[]string]                 // client: groups that it is in
 
 	uncounted bool // while loading: nothing is charged
@@ -96,7 +105,7 @@ func newState() *state {
 		charged:      new(table[uint64]),
 		children:     new(table[struct{}]),
 		keysOf:       new(table[[]*civibus.RegisteredKey]),
-		rightsFor:    new(table[[]*civibus.AccessRight]),
+		rightsFor:    new(rightIndex),
 		groupsOf:     new(table[[]string]),
 	}
 }
@@ -234,14 +243,12 @@ func keysOfKey(m civibus.MemberID, p civibus.Purpose) string {
 	return pair(m.String(), p.String())
 }
 
-func rightsForKey(service civibus.ServiceID, subject string) string {
-	return string(appendRightsForKey(nil, service, subject))
-}
-
-// appendRightsForKey leaves the version out: a right without one covers all.
-func appendRightsForKey(dst []byte, service civibus.ServiceID, subject string) []byte {
+// rightsForKey leaves the version out: a right without one covers all.
+func rightsForKey(service civibus.ServiceID, subject string) uint64 {
+	var room [2 * keyRoom]byte
 	service.Version = ""
-	return append(append(service.Append(dst), '|'), subject...)
+	sum := sha256.Sum256(append(append(service.Append(room[:0]), '|'), subject...))
+	return binary.BigEndian.Uint64(sum[:])
 }
 
 // subjectOf returns the client or the group of a right. The two cannot be

@@ -100,22 +100,25 @@ func (v *View) RightsFor(service civibus.ServiceID, client civibus.ClientID) ite
 	return func(yield func(*civibus.AccessRight) bool) {
 		var room [keyRoom]byte
 		subject := string(client.Append(room[:0]))
-		if !v.rightsOf(service, subject, yield) {
+		if !v.rightsOf(service, subject, &civibus.AccessRight{Client: client}, yield) {
 			return
 		}
 		groups, _ := v.state.groupsOf.Get(subject)
 		for _, g := range groups {
-			if !v.rightsOf(service, g, yield) {
+			if !v.rightsOf(service, g, &civibus.AccessRight{Group: g}, yield) {
 				return
 			}
 		}
 	}
 }
 
-func (v *View) rightsOf(service civibus.ServiceID, subject string, yield func(*civibus.AccessRight) bool) bool {
-	var room [2 * keyRoom]byte
-	list, _ := v.state.rightsFor.Get(string(appendRightsForKey(room[:0], service, subject)))
+// rightsOf yields the rights of one subject, whose client or group is that of like.
+func (v *View) rightsOf(service civibus.ServiceID, subject string, like *civibus.AccessRight, yield func(*civibus.AccessRight) bool) bool {
+	list, _ := v.state.rightsFor.Get(rightsForKey(service, subject))
 	for _, r := range list {
+		if r.Client != like.Client || r.Group != like.Group || r.Service.ClientID != service.ClientID || r.Service.Service != service.Service {
+			continue
+		}
 		if r.Service.Version != "" && r.Service.Version != service.Version {
 			continue
 		}
