@@ -93,6 +93,7 @@ type kv struct {
 	run   []*node.Node
 	keys  []ed25519.PrivateKey
 	count []uint64
+	bytes int // of a transaction
 }
 
 // stillOpen keeps a database open when the engine closes it: some of the engine's
@@ -102,13 +103,22 @@ type stillOpen struct{ dbm.DB }
 // Close does nothing.
 func (stillOpen) Close() error { return nil }
 
-func newKV(ctx context.Context, o options, validators int) (_ system, err error) {
-	s := &kv{count: make([]uint64, o.keys)}
+func newKV(ctx context.Context, o options, kind string, validators int) (_ system, err error) {
+	s := &kv{count: make([]uint64, o.keys), bytes: o.bytes}
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
+	if s.bytes == 0 {
+		sample, err := newWork(kind, 1)
+		if err != nil {
+			return nil, err
+		}
+		for range sample.before() + 1 {
+			s.bytes = len(sample.sign(0))
+		}
+	}
 	if s.dir, err = os.MkdirTemp("", "civibus-bench-"); err != nil {
 		return nil, err
 	}
@@ -193,10 +203,10 @@ func (s *kv) start(ctx context.Context, c ledger.Config, doc *types.GenesisDoc, 
 func (s *kv) nodes() int           { return len(s.run) }
 func (s *kv) waiting(node int) int { return s.run[node].Mempool().Size() }
 
-// sign makes a transaction as long as the registry's notarisation.
+// sign makes a transaction as long as the registry's of the same kind.
 func (s *kv) sign(key int) []byte {
 	s.count[key]++
-	content := make([]byte, 60)
+	content := make([]byte, max(s.bytes-96, 16))
 	_, _ = rand.Read(content)
 	binary.BigEndian.PutUint64(content, s.count[key])
 	tx := append([]byte{}, s.keys[key].Public().(ed25519.PublicKey)...)

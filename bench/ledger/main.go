@@ -2,12 +2,19 @@
 // engine can carry, in one process and in turns:
 //
 //	kv        a key-value application that checks one Ed25519 signature per
-//	          transaction and does nothing else, on the ledger's engine settings
-//	registry  the ledger with the registry, notarisations of many members
+//	          transaction and does nothing else, on the ledger's engine settings,
+//	          with transactions as long as the registry's
+//	registry  the ledger with the registry and transactions of many members, of
+//	          one kind:
+//	            notarise  digests
+//	            anchor    checkpoints of logs of 1 to 5 million entries, each with
+//	                      its consistency proof
+//	            right     grants, each for a service that exists
 //
 // with one validator and with four, and then the commit latency at 50
 // transactions a second with four validators. It prints medians and ratios and
-// asserts nothing.
+// asserts nothing. With -cost it measures instead what an anchor leaves on disk
+// and takes of a processor.
 package main
 
 import (
@@ -16,64 +23,56 @@ import (
 	"fmt"
 	"log"
 	"slices"
+	"strings"
 	"time"
 )
 
 type options struct {
 	rounds  int
 	seconds time.Duration
+	kinds   string
 	keys    int
+	bytes   int
 	rate    int
 	most    int
 	only    int
 	profile string
+	cost    int
 }
 
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each pair")
 	flag.DurationVar(&o.seconds, "for", 5*time.Second, "length of one throughput run")
+	flag.StringVar(&o.kinds, "kinds", "notarise,anchor,right", "kinds of transactions, each measured for itself")
 	flag.IntVar(&o.keys, "keys", 8192, "signing keys, each of a member of its own")
+	flag.IntVar(&o.bytes, "bytes", 0, "length of kv's transactions; 0: that of the registry's")
 	flag.IntVar(&o.rate, "rate", 50, "transactions a second of the latency run")
 	flag.IntVar(&o.most, "most", 40_000, "transactions a second, over the number of validators, that are signed in advance")
 	flag.IntVar(&o.only, "validators", 0, "only this number of validators, and no latency run")
-	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the registry's last run for each number of validators")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the registry's last run")
+	flag.IntVar(&o.cost, "cost", 0, "measure the cost of that many anchors and nothing else")
 	flag.Parse()
-	if err := run(context.Background(), o); err != nil {
+	measure := run
+	if o.cost > 0 {
+		measure = cost
+	}
+	if err := measure(context.Background(), o); err != nil {
 		log.Fatal(err)
 	}
 }
 
 func run(ctx context.Context, o options) error {
-	fmt.Printf("%-10s %10s %14s %14s %8s %14s %14s %8s\n", "validators", "rounds", "kv tx/s", "registry tx/s", "ratio", "kv us CPU/tx", "registry", "ratio")
+	fmt.Printf("%-9s %10s %7s %8s %14s %6s %13s %13s %6s\n", "kind", "validators", "rounds", "kv tx/s", "registry tx/s", "ratio", "kv us CPU/tx", "registry", "ratio")
 	for _, validators := range []int{1, 4} {
 		if o.only != 0 && o.only != validators {
 			continue
 		}
-		var kv, reg, ratios, kvCPU, regCPU, cpuRatios []float64
-		for round := range o.rounds {
-			pair := make([]measure, 2)
-			order := []int{0, 1}
-			if round%2 == 1 {
-				slices.Reverse(order) // neither always runs on the warmer machine
+		for kind := range strings.SplitSeq(o.kinds, ",") {
+			if err := compare(ctx, o, kind, validators); err != nil {
+				return fmt.Errorf("%s, %d validators: %w", kind, validators, err)
 			}
-			for _, which := range order {
-				start := newKV
-				if which == 1 {
-					start = newRegistry
-				}
-				var err error
-				if pair[which], err = throughput(ctx, o, validators, start, which == 1 && round == o.rounds-1); err != nil {
-					return err
-				}
-			}
-			kv, reg = append(kv, pair[0].perSecond), append(reg, pair[1].perSecond)
-			kvCPU, regCPU = append(kvCPU, pair[0].cpu), append(regCPU, pair[1].cpu)
-			ratios = append(ratios, pair[1].perSecond/pair[0].perSecond)
-			cpuRatios = append(cpuRatios, pair[0].cpu/pair[1].cpu)
 		}
-		fmt.Printf("%-10d %10d %14.0f %14.0f %8.2f %14.1f %14.1f %8.2f   (ratios %.2f to %.2f)\n", validators, o.rounds,
-			median(kv), median(reg), median(ratios), median(kvCPU), median(regCPU), median(cpuRatios), slices.Min(ratios), slices.Max(ratios))
 	}
 	if o.only != 0 {
 		return nil
@@ -81,10 +80,39 @@ func run(ctx context.Context, o options) error {
 	return latency(ctx, o)
 }
 
+// compare prints one row: pairs of runs, in turns.
+func compare(ctx context.Context, o options, kind string, validators int) error {
+	var kv, reg, ratios, kvCPU, regCPU, cpuRatios []float64
+	for round := range o.rounds {
+		pair := make([]measure, 2)
+		order := []int{0, 1}
+		if round%2 == 1 {
+			slices.Reverse(order) // neither always runs on the warmer machine
+		}
+		for _, which := range order {
+			start := newKV
+			if which == 1 {
+				start = newRegistry
+			}
+			var err error
+			if pair[which], err = throughput(ctx, o, kind, validators, start, which == 1 && round == o.rounds-1); err != nil {
+				return err
+			}
+		}
+		kv, reg = append(kv, pair[0].perSecond), append(reg, pair[1].perSecond)
+		kvCPU, regCPU = append(kvCPU, pair[0].cpu), append(regCPU, pair[1].cpu)
+		ratios = append(ratios, pair[1].perSecond/pair[0].perSecond)
+		cpuRatios = append(cpuRatios, pair[0].cpu/pair[1].cpu)
+	}
+	fmt.Printf("%-9s %10d %7d %8.0f %14.0f %6.2f %13.1f %13.1f %6.2f   (ratios %.2f to %.2f)\n", kind, validators, o.rounds,
+		median(kv), median(reg), median(ratios), median(kvCPU), median(regCPU), median(cpuRatios), slices.Min(ratios), slices.Max(ratios))
+	return nil
+}
+
 // throughput runs one system for the given time with its pool kept full and
 // returns the transactions that blocks took per second.
-func throughput(ctx context.Context, o options, validators int, start func(context.Context, options, int) (system, error), profile bool) (m measure, err error) {
-	s, err := start(ctx, o, validators)
+func throughput(ctx context.Context, o options, kind string, validators int, start func(context.Context, options, string, int) (system, error), profile bool) (m measure, err error) {
+	s, err := start(ctx, o, kind, validators)
 	if err != nil {
 		return m, err
 	}

@@ -23,7 +23,6 @@ import (
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
-	"github.com/civibus/civibus/registry/registrypb"
 )
 
 // system is what is measured.
@@ -43,7 +42,7 @@ type system interface {
 // drive signs transactions beforehand, keeps the pools full for the given time and
 // counts. No key has two transactions under way, so that none overtakes another.
 func drive(ctx context.Context, o options, s system) (m measure, err error) {
-	perKey := int((o.seconds+time.Second).Seconds()*float64(o.most))/s.nodes()/o.keys + 2
+	perKey := int((o.seconds+2*time.Second).Seconds()*float64(o.most))/s.nodes()/o.keys + 3
 	txs := make([][][]byte, o.keys)
 	var group sync.WaitGroup
 	for part := range 2 {
@@ -66,7 +65,13 @@ func drive(ctx context.Context, o options, s system) (m measure, err error) {
 			}
 		})
 	}
-	time.Sleep(500 * time.Millisecond) // let the first blocks pass
+	// The pools fill first, which the nodes do at the cost of blocks: begin when
+	// one transaction of each key is through.
+	for before, _ := s.executed(); failure.Load() == nil && ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
+		if now, _ := s.executed(); now-before >= uint64(o.keys) {
+			break
+		}
+	}
 	if o.profile != "" {
 		f, err := os.Create(o.profile)
 		if err != nil {
@@ -78,14 +83,15 @@ func drive(ctx context.Context, o options, s system) (m measure, err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	begin, accepted := s.executed()
-	start, used := time.Now(), cpuTime()
+	// From the end of a block to the end of a block: there are few in a second.
+	start, begin, accepted := nextBlock(ctx, s)
+	used := cpuTime()
 	select {
 	case <-time.After(o.seconds):
 	case <-ctx.Done():
 	}
-	end, acceptedEnd := s.executed()
-	took, used := time.Since(start), cpuTime()-used
+	stopped, end, acceptedEnd := nextBlock(ctx, s)
+	took, used := stopped.Sub(start), cpuTime()-used
 	stop.Store(true)
 	group.Wait()
 	if err := failure.Load(); err != nil {
@@ -96,6 +102,18 @@ func drive(ctx context.Context, o options, s system) (m measure, err error) {
 	}
 	count := float64(end - begin)
 	return measure{perSecond: count / took.Seconds(), cpu: float64(used.Microseconds()) / count}, nil
+}
+
+// nextBlock waits for the end of a block and tells when that was, and how many
+// transactions blocks took and accepted until then.
+func nextBlock(ctx context.Context, s system) (at time.Time, all, accepted uint64) {
+	first, _ := s.executed()
+	for patience := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		all, accepted = s.executed()
+		if at = time.Now(); all != first || ctx.Err() != nil || at.After(patience) {
+			return at, all, accepted
+		}
+	}
 }
 
 // measure is the outcome of one run.
@@ -146,34 +164,32 @@ func feed(s system, node int, txs [][][]byte, stop *atomic.Bool) error {
 
 // network is the ledger with the registry.
 type network struct {
+	*work
 	dir     string
-	keys    []*keys.Key
-	next    []uint64
 	members []*ledger.Node
 	metrics *prometheus.Registry
 }
 
-const chainID = "bench-1"
-
-// genesis makes a genesis with validators and signing keys, 64 keys a member.
+// genesis makes a genesis with validators and with a member for each signing key.
 func genesis(signers []*keys.Key, validators int) (g *registry.Genesis, voters []*keys.Key, err error) {
 	g = &registry.Genesis{Format: registry.GenesisFormat, Instance: "BENCH", ChainID: chainID,
 		Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Registrars: []string{"BENCH/GOV/M0"}}
-	const each = 64
-	for m := 0; m*each < len(signers) || m < validators; m++ {
-		gm := registry.GenesisMember{ID: fmt.Sprintf("BENCH/GOV/M%d", m), Name: "A body"}
-		add := func(p civibus.Purpose, spki []byte) string {
-			s := base64.StdEncoding.EncodeToString(spki)
-			gm.Keys = append(gm.Keys, registry.GenesisKey{Purpose: p.String(), SPKI: s})
+	for m := 0; m < max(len(signers), validators); m++ {
+		gm := registry.GenesisMember{ID: memberName(m), Name: "A body"}
+		add := func(k *keys.Key) string {
+			s := base64.StdEncoding.EncodeToString(k.Key().SPKI)
+			gm.Keys = append(gm.Keys, registry.GenesisKey{Purpose: k.Purpose().String(), SPKI: s})
 			return s
 		}
-		admin, err := keys.Generate(civibus.AdminKey, civibus.Ed25519)
-		if err != nil {
-			return nil, nil, err
+		if m < len(signers) {
+			add(signers[m])
 		}
-		add(civibus.AdminKey, admin.Key().SPKI)
-		for _, k := range signers[min(m*each, len(signers)):min((m+1)*each, len(signers))] {
-			add(civibus.LogKey, k.Key().SPKI)
+		if m >= len(signers) || signers[m].Purpose() != civibus.AdminKey {
+			admin, err := keys.Generate(civibus.AdminKey, civibus.Ed25519)
+			if err != nil {
+				return nil, nil, err
+			}
+			add(admin)
 		}
 		if m < validators {
 			voting, err := keys.Generate(civibus.ValidatorKey, civibus.Ed25519)
@@ -181,7 +197,7 @@ func genesis(signers []*keys.Key, validators int) (g *registry.Genesis, voters [
 				return nil, nil, err
 			}
 			voters = append(voters, voting)
-			g.Validators = append(g.Validators, registry.GenesisValidator{Member: gm.ID, Key: add(civibus.ValidatorKey, voting.Key().SPKI), Power: 10})
+			g.Validators = append(g.Validators, registry.GenesisValidator{Member: gm.ID, Key: add(voting), Power: 10})
 		}
 		g.Members = append(g.Members, gm)
 	}
@@ -223,26 +239,32 @@ func configs(dir string, g *registry.Genesis, voters []*keys.Key) (ids []string,
 	}, nil
 }
 
-func newRegistry(ctx context.Context, o options, validators int) (system, error) {
-	return startRegistry(ctx, o.keys, validators)
+func newRegistry(ctx context.Context, o options, kind string, validators int) (system, error) {
+	n, err := startRegistry(ctx, o, kind, validators)
+	if err != nil {
+		return nil, err
+	}
+	for round := range n.before() {
+		if err := n.prepare(ctx, uint64((round+1)*o.keys)); err != nil {
+			n.close()
+			return nil, err
+		}
+	}
+	return n, nil
 }
 
-func startRegistry(ctx context.Context, signers, validators int) (_ *network, err error) {
-	n := &network{next: make([]uint64, signers), metrics: prometheus.NewRegistry()}
+func startRegistry(ctx context.Context, o options, kind string, validators int) (_ *network, err error) {
+	n := &network{metrics: prometheus.NewRegistry()}
 	defer func() {
 		if err != nil {
 			n.close()
 		}
 	}()
-	if n.dir, err = os.MkdirTemp("", "civibus-bench-"); err != nil {
+	if n.work, err = newWork(kind, o.keys); err != nil {
 		return nil, err
 	}
-	for range signers {
-		k, err := keys.Generate(civibus.LogKey, civibus.Ed25519)
-		if err != nil {
-			return nil, err
-		}
-		n.keys = append(n.keys, k)
+	if n.dir, err = os.MkdirTemp("", "civibus-bench-"); err != nil {
+		return nil, err
 	}
 	g, voters, err := genesis(n.keys, validators)
 	if err != nil {
@@ -277,18 +299,39 @@ func startRegistry(ctx context.Context, signers, validators int) (_ *network, er
 func (n *network) nodes() int           { return len(n.members) }
 func (n *network) waiting(node int) int { return n.members[node].Waiting() }
 
-func (n *network) sign(key int) []byte {
-	n.next[key]++
-	digest := make([]byte, 32)
-	for i := range digest {
-		digest[i] = byte(mrand.Uint32())
+// prepare has one transaction of each key executed, until want are.
+func (n *network) prepare(ctx context.Context, want uint64) error {
+	for k := range n.keys {
+		for tx := n.sign(k); ; time.Sleep(time.Millisecond) {
+			ok, err := n.send(k%len(n.members), tx)
+			if err != nil {
+				return fmt.Errorf("prepare: %w", err)
+			}
+			if ok {
+				break
+			}
+		}
 	}
-	envelope, err := registry.SignTx(context.Background(), n.keys[key], &registrypb.Tx{
-		ChainId: chainID, Sequence: n.next[key], Body: &registrypb.Tx_Notarise{Notarise: &registrypb.Notarise{Digest: digest}}})
-	if err != nil {
-		panic(err)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		_, accepted := n.executed()
+		switch {
+		case accepted >= want:
+			return n.settled(ctx)
+		case time.Now().After(deadline):
+			return fmt.Errorf("prepare: %d of %d transactions were accepted in a minute", accepted, want)
+		}
 	}
-	return envelope
+}
+
+// settled waits until every node has the blocks that node 0 has.
+func (n *network) settled(ctx context.Context) error {
+	height := n.members[0].View().Height()
+	for _, m := range n.members {
+		if err := m.WaitView(ctx, func(v *registry.View) bool { return v.Height() >= height }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *network) send(node int, tx []byte) (bool, error) {
@@ -330,7 +373,7 @@ func (n *network) close() {
 // latency submits at a fixed mean rate, with exponential gaps, round the nodes of
 // a network of four.
 func latency(ctx context.Context, o options) error {
-	n, err := startRegistry(ctx, o.keys, 4)
+	n, err := startRegistry(ctx, o, "notarise", 4)
 	if err != nil {
 		return err
 	}
