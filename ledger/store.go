@@ -37,7 +37,9 @@ var _ registry.Store = (*store)(nil)
 func openStore(dir string) (*store, error) {
 	db, err := openDB(dir, opt.Options{
 		Filter:                 filter.NewBloomFilter(10), // most lookups are for what is not there
-		WriteBuffer:            8 << 20,
+		WriteBuffer:            16 << 20,
+		CompactionTableSize:    8 << 20, // fewer and longer merges while much is written
+		CompactionTotalSize:    64 << 20,
 		BlockCacheCapacity:     8 << 20,
 		OpenFilesCacheCapacity: 128,
 	})

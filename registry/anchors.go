@@ -54,7 +54,7 @@ func (x *txn) anchorLog(m *registrypb.AnchorLog) ([]record, *refusal) {
 		}
 		last = &civibus.Log{Origin: c.origin, Member: x.author.ID}
 	}
-	if r := follows(last, c, m); r != nil {
+	if r := follows(last, c, m, x.facts); r != nil {
 		return nil, r
 	}
 	return []record{logRecord{&civibus.Log{Origin: c.origin, Member: x.author.ID, Size: c.size, Root: c.root, Anchored: x.height}}}, nil
@@ -63,7 +63,7 @@ func (x *txn) anchorLog(m *registrypb.AnchorLog) ([]record, *refusal) {
 // follows checks a checkpoint against the last anchored one. The code tells
 // apart what a body must answer for: a smaller log, another log of the same
 // size, and a larger log that does not contain the old one.
-func follows(last *civibus.Log, c *checkpoint, m *registrypb.AnchorLog) *refusal {
+func follows(last *civibus.Log, c *checkpoint, m *registrypb.AnchorLog, f *facts) *refusal {
 	switch {
 	case c.size < last.Size:
 		return refuse(RollbackCheckpoint, "log %s had %d entries at height %d, the checkpoint has %d", last.Origin, last.Size, last.Anchored, c.size)
@@ -78,9 +78,13 @@ func follows(last *civibus.Log, c *checkpoint, m *registrypb.AnchorLog) *refusal
 	case last.Size == 0:
 		return nil
 	}
+	if f.extends != nil && f.extends.size == last.Size && f.extends.root == last.Root {
+		return nil // the rest is the envelope's
+	}
 	if err := eventlog.VerifyConsistency(last.Size, c.size, last.Root, c.root, m.Consistency); err != nil {
 		return refuse(InconsistentCheckpoint, "log %s from size %d to %d: the proof does not verify", last.Origin, last.Size, c.size)
 	}
+	f.extends = &extendsFact{last.Size, last.Root}
 	return nil
 }
 
@@ -89,6 +93,9 @@ func (x *txn) openCheckpoint(msg []byte) (*checkpoint, error) {
 	if len(msg) > maxCheckpoint {
 		return nil, fmt.Errorf("it has %d bytes, the rule is at most %d", len(msg), maxCheckpoint)
 	}
+	if c := x.knownCheckpoint(); c != nil {
+		return c, nil
+	}
 	// 1. Whose log it says it is of.
 	first, _, _ := bytes.Cut(msg, []byte("\n"))
 	number, err := evidenceNumber(string(first), x.author.ID)
@@ -96,7 +103,8 @@ func (x *txn) openCheckpoint(msg []byte) (*checkpoint, error) {
 		return nil, err
 	}
 	// 2. A signature by a log key of the author.
-	n, err := note.Open(msg, logVerifiers{x, string(first)})
+	verifiers := logVerifiers{x, string(first)}
+	n, err := note.Open(msg, verifiers)
 	if err != nil {
 		return nil, errors.New("it is not a note signed by a log key in force of the sender")
 	}
@@ -114,7 +122,25 @@ func (x *txn) openCheckpoint(msg []byte) (*checkpoint, error) {
 		return nil, errors.New("its root is not 32 bytes in base64")
 	}
 	c.root = [32]byte(root)
+	if len(n.Sigs) == 1 && len(n.UnverifiedSigs) == 0 {
+		if v, ok := verifiers.find(n.Sigs[0].Hash); ok {
+			x.facts.checkpoint = &checkpointFact{*c, x.author.ID, v.key.ID, v.hash}
+		}
+	}
 	return c, nil
+}
+
+// knownCheckpoint is what openCheckpoint returned for the same bytes before, if
+// their one signature would be verified with the same key again.
+func (x *txn) knownCheckpoint() *checkpoint {
+	known := x.facts.checkpoint
+	if known == nil || known.member != x.author.ID {
+		return nil
+	}
+	if v, ok := (logVerifiers{x, known.origin}).find(known.hash); !ok || v.key.ID != known.key {
+		return nil
+	}
+	return &known.checkpoint
 }
 
 // evidenceNumber reads the number from an origin, which must be the member's.
@@ -137,16 +163,24 @@ type logVerifiers struct {
 // Verifier implements note.Verifiers.
 func (v logVerifiers) Verifier(name string, hash uint32) (note.Verifier, error) {
 	if name == v.origin {
-		list, _ := v.x.keysOf.Get(keysOfKey(v.x.author.ID, civibus.LogKey))
-		for _, k := range list {
-			// A second signature, ML-DSA, is not looked at here.
-			public, ok := k.Key.(ed25519.PublicKey)
-			if ok && k.InForce(v.x.height) && noteKeyHash(name, public) == hash {
-				return logVerifier{v, k, hash}, nil
-			}
+		if found, ok := v.find(hash); ok {
+			return found, nil
 		}
 	}
 	return nil, &note.UnknownVerifierError{Name: name, KeyHash: hash}
+}
+
+// find returns the first log key in force that has the hash.
+func (v logVerifiers) find(hash uint32) (logVerifier, bool) {
+	list, _ := v.x.keysOf.Get(keysOfKey(v.x.author.ID, civibus.LogKey))
+	for _, k := range list {
+		// A second signature, ML-DSA, is not looked at here.
+		public, ok := k.Key.(ed25519.PublicKey)
+		if ok && k.InForce(v.x.height) && noteKeyHash(v.origin, public) == hash {
+			return logVerifier{v, k, hash}, true
+		}
+	}
+	return logVerifier{}, false
 }
 
 type logVerifier struct {

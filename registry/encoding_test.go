@@ -125,6 +125,9 @@ func TestVerifyLikeStandardLibrary(t *testing.T) {
 		if got := registry.VerifySignature(key(public), message, signature); got != want {
 			t.Errorf("key %x, message %x, signature %x: got %v, the standard library says %v", public, message, signature, got, want)
 		}
+		if got := registry.VerifyExpanded(key(public), message, signature); got != want {
+			t.Errorf("key %x worked out, message %x, signature %x: got %v, the standard library says %v", public, message, signature, got, want)
+		}
 		return want
 	}
 	r := rand.New(rand.NewPCG(1, 2))

@@ -22,16 +22,6 @@ type Block struct {
 	AppHash [32]byte
 }
 
-// prepared is an envelope after everything that does not depend on the
-// transactions before it.
-type prepared struct {
-	hash           [32]byte
-	tx             *registrypb.Tx
-	raw, signature []byte
-	refusal        *refusal
-	badSignature   bool // tried and found wrong
-}
-
 // Check tells whether an envelope is worth proposing: whether it is well
 // formed, signed by a key in force, in sequence after the committed state and
 // within the rules that do not depend on what else is in the block. It can be
@@ -41,12 +31,13 @@ func (m *Machine) Check(envelope []byte) Result {
 	if v == nil {
 		return Result{Unavailable, "the registry has no genesis yet", TxHash(envelope)}
 	}
-	p := decode(v.state, envelope)
+	p := m.decode(v.state, envelope, m.prepared.get)
 	x := m.txn(v.state, v.height+1, v.now, nil)
 	_, r := x.run(&p)
 	if r != nil && r.code.checked() {
 		return Result{r.code, r.reason, p.hash}
 	}
+	m.prepared.put(&p)
 	return Result{TxHash: p.hash}
 }
 
@@ -59,7 +50,7 @@ func (x *txn) run(p *prepared) ([]record, *refusal) {
 	if p.refusal != nil {
 		return nil, p.refusal
 	}
-	x.hash = p.hash
+	x.hash, x.facts = p.hash, &p.facts
 	if r := x.known(p.tx); r != nil {
 		return nil, r
 	}
@@ -79,12 +70,16 @@ func (x *txn) run(p *prepared) ([]record, *refusal) {
 	return records, nil
 }
 
-// decode does what needs nothing but the envelope and the parameters.
-func decode(st *state, envelope []byte) prepared {
+// decode does what needs nothing but the envelope and the parameters, or asks
+// remembered for it.
+func (m *Machine) decode(st *state, envelope []byte, remembered func(hash [32]byte) *prepared) prepared {
 	p := prepared{hash: TxHash(envelope)}
 	if uint64(len(envelope)) > uint64(st.params.MaxTxBytes) {
 		p.refusal = refuse(TooLarge, "the envelope has %d bytes, the rule is at most %d", len(envelope), st.params.MaxTxBytes)
 		return p
+	}
+	if known := remembered(p.hash); known != nil {
+		return *known
 	}
 	var err error
 	if p.tx, p.raw, p.signature, err = decodeEnvelope(envelope); err != nil {
@@ -143,7 +138,7 @@ func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte, eviden
 func (m *Machine) prepareAll(base *View, height uint64, t time.Time, envelopes [][]byte) []prepared {
 	ready := make([]prepared, len(envelopes))
 	one := func(i int) {
-		ready[i] = decode(base.state, envelopes[i])
+		ready[i] = m.decode(base.state, envelopes[i], m.prepared.take)
 		if ready[i].refusal == nil {
 			m.warm(base, height, t, &ready[i])
 		}
@@ -175,13 +170,14 @@ func (m *Machine) warm(base *View, height uint64, t time.Time, p *prepared) {
 	if key == nil {
 		return
 	}
-	if !m.signatures.verify(&key.PublicKey, txMessage(p.raw), p.signature) {
+	if !p.signedBy(m.signatures, key) {
 		p.badSignature = true
 		return
 	}
 	switch b := p.tx.Body.(type) {
 	case *registrypb.Tx_AnchorLog:
 		x := m.txn(base.state, height, t, nil)
+		x.facts = &p.facts
 		if x.author = base.state.member(key.Member); x.author != nil {
 			_, _ = x.openCheckpoint(b.AnchorLog.Checkpoint)
 		}

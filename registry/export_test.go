@@ -10,6 +10,27 @@ func VerifySignature(key *civibus.PublicKey, message, signature []byte) bool {
 	return verifySignature(key, message, signature)
 }
 
+// VerifyExpanded is the same for a key that signed before.
+func VerifyExpanded(key *civibus.PublicKey, message, signature []byte) bool {
+	e := newExpandedKeys(4)
+	first := e.verify(key, message, signature)
+	return first && e.verify(key, message, signature)
+}
+
+// ExpandedKeysSize works out n keys and returns how many are kept of a limit.
+func ExpandedKeysSize(limit int, keys []*civibus.PublicKey) int {
+	e := newExpandedKeys(limit)
+	for _, k := range keys {
+		e.verify(k, nil, make([]byte, 64))
+	}
+	return len(e.young) + len(e.old)
+}
+
+// Forget empties what the machine remembers of envelopes and signatures.
+func (m *Machine) Forget() {
+	m.signatures, m.prepared = newSignatureCache(rememberedSignatures), newPreparedCache(rememberedBytes)
+}
+
 // EncodeCanonical is the encoder of transactions.
 func EncodeCanonical(m proto.Message) ([]byte, error) { return encodeCanonical(m) }
 
@@ -51,4 +72,19 @@ func Collide(v *View, pairs ...[2]string) *View {
 	}
 	c.state = &st
 	return &c
+}
+
+// PreparedCacheBytes remembers n envelopes of so many bytes within a limit and
+// returns how many bytes are held.
+func PreparedCacheBytes(limit, n, bytes int) (held int) {
+	c := newPreparedCache(limit)
+	for i := range n {
+		c.put(&prepared{hash: [32]byte{byte(i)}, raw: make([]byte, bytes)})
+	}
+	for _, m := range []map[[32]byte]*prepared{c.young, c.old} {
+		for _, p := range m {
+			held += len(p.raw)
+		}
+	}
+	return held
 }

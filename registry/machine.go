@@ -18,6 +18,8 @@ const (
 	// rememberedSignatures bounds the cache of good signatures; it exceeds any
 	// sensible mempool.
 	rememberedSignatures = 1 << 17
+	// rememberedBytes bounds the envelopes that are remembered decoded.
+	rememberedBytes = 24 << 20
 )
 
 // The first byte of every key says what is under it. The tree's and the log's
@@ -37,6 +39,7 @@ const (
 type Machine struct {
 	store      Store
 	signatures *signatureCache
+	prepared   *preparedCache
 	view       atomic.Pointer[View]
 
 	mu      sync.Mutex // guards what follows
@@ -58,7 +61,7 @@ type pending struct {
 // Open opens the registry in store. A store that is empty needs Init before
 // anything else; until then View is nil.
 func Open(store Store) (*Machine, error) {
-	m := &Machine{store: store, signatures: newSignatureCache(rememberedSignatures)}
+	m := &Machine{store: store, signatures: newSignatureCache(rememberedSignatures), prepared: newPreparedCache(rememberedBytes)}
 	meta, err := readMeta(store)
 	if err != nil {
 		return nil, fmt.Errorf("open registry: %w", err)

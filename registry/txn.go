@@ -14,6 +14,7 @@ type txn struct {
 	*state
 	store      Store
 	signatures *signatureCache
+	facts      *facts    // about the envelope; nil: there is none
 	height     uint64    // of the block
 	now        time.Time // of the block
 	hash       [32]byte
@@ -53,7 +54,7 @@ func (x *txn) admit(p *prepared) *refusal {
 	if x.key == nil {
 		return refuse(UnknownKey, "key %x is not registered", tx.KeyId)
 	}
-	if p.badSignature || !x.signatures.verify(&x.key.PublicKey, txMessage(p.raw), p.signature) {
+	if p.badSignature || !p.signedBy(x.signatures, x.key) {
 		return refuse(BadSignature, "the signature is not that of key %s over this transaction", x.key.ID)
 	}
 	// 3. May this key speak now, about such things?
