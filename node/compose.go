@@ -42,6 +42,9 @@ func (n *Node) openLedger(ctx context.Context) (replica, error) {
 		SnapshotInterval: uint64(max(n.cfg.Ledger.SnapshotInterval, 0)), RetainBlocks: n.cfg.Ledger.RetainBlocks, HaltHeight: n.cfg.Ledger.HaltHeight,
 		Clock: n.clock, Logger: n.log.With("room", "ledger"), Metrics: n.metrics,
 	}
+	if n.opts.RetainBlocks != 0 {
+		c.RetainBlocks, c.FewBlocks = n.opts.RetainBlocks, true
+	}
 	var err error
 	if c.NodeKey, err = nodeKey(n.ring, n.clock()); err != nil {
 		return nil, fmt.Errorf("open the ledger: %w", err)

@@ -54,6 +54,9 @@ type Options struct {
 	// LedgerRoom, when not nil, is called right before the ledger takes its
 	// address, so that whoever held the port for it can let it go.
 	LedgerRoom func()
+	// RetainBlocks, when not 0, is how many blocks the ledger keeps, which may be fewer
+	// than a configuration may say: tests cross the border of what is kept.
+	RetainBlocks uint64
 }
 
 // Node is one body's node.

@@ -65,6 +65,8 @@ type Options struct {
 	Hop func(i int, next http.Handler) http.Handler
 	// Clock is body i's clock. Default: time.Now.
 	Clock func(i int) civibus.Clock
+	// RetainBlocks, when not 0, is how many blocks each body keeps, however few.
+	RetainBlocks uint64
 	// StartTimeout bounds the start. Default: 30 s.
 	StartTimeout time.Duration
 }
@@ -254,7 +256,7 @@ func (b *Body) configure(i int, o Options, genesis string, cards []node.Body) er
 	if b.Config, err = node.LoadConfig(b.ConfigFile); err != nil {
 		return fmt.Errorf("configuration of body %d: %w", i+1, err)
 	}
-	b.opts = node.Options{Logger: o.Logger}
+	b.opts = node.Options{Logger: o.Logger, RetainBlocks: o.RetainBlocks}
 	if o.Clock != nil {
 		b.opts.Clock = o.Clock(i)
 	}
