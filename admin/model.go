@@ -173,6 +173,7 @@ type EvidenceStatus struct {
 	Checkpoint     string `json:"checkpoint"`
 	AnchoredSize   uint64 `json:"anchored_size"`
 	AnchoredHeight uint64 `json:"anchored_height"`
+	AnchorInterval string `json:"anchor_interval"` // between anchors while the log grows, e.g. "2s"; "0s": not yet known
 	Accepting      bool   `json:"accepting"`
 	Problem        string `json:"problem,omitempty"` // why it does not accept
 }

@@ -13,8 +13,20 @@ import (
 	"github.com/civibus/civibus/evidence/tiles"
 )
 
-// DefaultAnchorInterval is how often a growing log is anchored.
-const DefaultAnchorInterval = 5 * time.Second
+// The default interval of anchors. All logs of a registry together make at most
+// DefaultAnchorRate anchors a second, so that a ledger with thousands of logs keeps
+// most of its capacity, and its disks, for other things.
+const (
+	DefaultAnchorInterval = 2 * time.Second  // up to 100 logs, or when nobody knows
+	DefaultAnchorMost     = 10 * time.Minute // from 30,000 logs on
+	DefaultAnchorRate     = 50
+)
+
+// DefaultAnchorIntervalOf is the default interval in a registry with so many
+// anchored logs: 2 s up to 100 logs, then in proportion, at most 10 minutes.
+func DefaultAnchorIntervalOf(logs int) time.Duration {
+	return min(max(time.Duration(logs)*time.Second/DefaultAnchorRate, DefaultAnchorInterval), DefaultAnchorMost)
+}
 
 const anchorBackoffMost = 5 * time.Minute
 
@@ -48,12 +60,20 @@ type HeightAnchorer interface {
 	AnchoredHeight(origin string) (height uint64, ok bool)
 }
 
+// CountingAnchorer is an Anchorer that knows how many logs the registry has
+// anchored, which the default interval follows.
+type CountingAnchorer interface {
+	Anchorer
+	AnchoredLogs() int
+}
+
 // anchorState is what operators see of anchoring.
 type anchorState struct {
-	size   uint64
-	height uint64
-	err    error
-	retry  time.Time
+	size     uint64
+	height   uint64
+	err      error
+	retry    time.Time
+	interval time.Duration
 }
 
 // loadAnchors reads the last anchor.
@@ -66,14 +86,20 @@ func (l *Log) loadAnchors() error {
 	return nil
 }
 
-// RunAnchors anchors the newest checkpoint every interval (0: the default) while
-// the log grows, until ctx ends or the log is closed. When the registry refuses
+// RunAnchors anchors the newest checkpoint every interval (0: the default, see
+// CountingAnchorer) while the log grows, until ctx ends or the log is closed. When the registry refuses
 // or cannot be reached, it tries again after growing pauses and Status says why.
 // When the registry has seen what this log does not have, it stops the log and
 // returns ErrRollback.
 func (l *Log) RunAnchors(ctx context.Context, interval time.Duration, anchorer Anchorer) error {
-	if interval <= 0 {
-		interval = DefaultAnchorInterval
+	every := func() time.Duration {
+		if interval > 0 {
+			return interval
+		}
+		if c, ok := anchorer.(CountingAnchorer); ok {
+			return DefaultAnchorIntervalOf(c.AnchoredLogs())
+		}
+		return DefaultAnchorInterval
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -94,13 +120,17 @@ func (l *Log) RunAnchors(ctx context.Context, interval time.Duration, anchorer A
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	wait := interval
+	wait := every()
 	for {
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			return nil
 		}
+		now := every() // others may have begun logs
+		l.mu.Lock()
+		l.anchor.interval = now
+		l.mu.Unlock()
 		err := l.anchorOnce(ctx, anchorer)
 		switch {
 		case errors.Is(err, ErrRollback):
@@ -111,7 +141,7 @@ func (l *Log) RunAnchors(ctx context.Context, interval time.Duration, anchorer A
 		case err != nil:
 			l.cfg.Logger.WarnContext(ctx, "evidence: the checkpoint could not be anchored", "error", err, "retry", wait)
 		default:
-			wait = interval
+			wait = now
 		}
 		l.mu.Lock()
 		l.anchor.err, l.anchor.retry = err, time.Time{}
@@ -121,7 +151,7 @@ func (l *Log) RunAnchors(ctx context.Context, interval time.Duration, anchorer A
 		l.mu.Unlock()
 		timer.Reset(wait)
 		if err != nil {
-			wait = min(2*wait, max(anchorBackoffMost, interval))
+			wait = min(2*wait, max(anchorBackoffMost, now))
 		}
 	}
 }

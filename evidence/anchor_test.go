@@ -116,6 +116,47 @@ func awaitAnchor(t *testing.T, l *evidence.Log, size uint64) {
 	await(t, l, fmt.Sprintf("anchor of %d", size), func() bool { return l.Status().AnchoredSize >= size })
 }
 
+// TestDefaultAnchorInterval: all logs together never make more than the rate, until
+// an anchor would be too rare to be of use.
+func TestDefaultAnchorInterval(t *testing.T) {
+	for logs, want := range map[int]time.Duration{
+		0: 2 * time.Second, 4: 2 * time.Second, 100: 2 * time.Second, 150: 3 * time.Second,
+		3000: time.Minute, 30_000: 10 * time.Minute, 90_000: 10 * time.Minute,
+	} {
+		if got := evidence.DefaultAnchorIntervalOf(logs); got != want {
+			t.Errorf("%d logs: %s, want %s", logs, got, want)
+		}
+	}
+}
+
+// counting is a witness that knows how many logs there are.
+type counting struct {
+	*witness
+	logs int
+}
+
+func (c counting) AnchoredLogs() int { return c.logs }
+
+// TestAnchorIntervalInForce: Status tells it; one that is set stays as it is.
+func TestAnchorIntervalInForce(t *testing.T) {
+	for _, c := range []struct{ set, want time.Duration }{{0, time.Minute}, {7 * time.Second, 7 * time.Second}} {
+		l := open(t, config(t.TempDir()))
+		add(t, l, ids("e", 3)...)
+		await(t, l, "a checkpoint", func() bool { return l.Status().CheckpointSize == 3 })
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- l.RunAnchors(ctx, c.set, counting{&witness{vkey: l.VerifierKey()}, 3000}) }()
+		awaitAnchor(t, l, 3)
+		if got := l.Status().AnchorInterval; got != c.want {
+			t.Errorf("set to %s: %s is in force, want %s", c.set, got, c.want)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Every anchor is accepted with its proof, the first that covers an entry is
 // found, and all goes on after a restart.
 func TestAnchors(t *testing.T) {

@@ -16,9 +16,10 @@ type Status struct {
 	SignError      string    // why no newer checkpoint could be signed
 	AnchoredSize   uint64
 	AnchoredHeight uint64
-	AnchorError    string    // why the last attempt to anchor failed; empty when it did not
-	AnchorRetry    time.Time // when it is tried again
-	Problems       []string  // why no exchange is admitted, if so
+	AnchorInterval time.Duration // between anchors while the log grows; 0 before the first attempt
+	AnchorError    string        // why the last attempt to anchor failed; empty when it did not
+	AnchorRetry    time.Time     // when it is tried again
+	Problems       []string      // why no exchange is admitted, if so
 }
 
 // Status describes the log for operators.
@@ -33,6 +34,7 @@ func (l *Log) Status() Status {
 	s.Pending = len(l.pending)
 	s.CheckpointSize, s.CheckpointTime = l.checkpoint.Size, l.signed
 	s.AnchoredSize, s.AnchoredHeight, s.AnchorRetry = l.anchor.size, l.anchor.height, l.anchor.retry
+	s.AnchorInterval = l.anchor.interval
 	if l.signError != nil {
 		s.SignError = l.signError.Error()
 	}

@@ -130,6 +130,10 @@ func (b backend) Status() admin.Status {
 		es := r.evidence.Status()
 		s.Evidence.Checkpoint, s.Evidence.Size, s.Evidence.Root = string(note), size, root[:]
 		s.Evidence.AnchoredSize, s.Evidence.AnchoredHeight = es.AnchoredSize, es.AnchoredHeight
+		s.Evidence.AnchorInterval = time.Duration(b.n.cfg.Evidence.AnchorInterval).String()
+		if es.AnchorInterval > 0 {
+			s.Evidence.AnchorInterval = es.AnchorInterval.String()
+		}
 		s.Evidence.Accepting = true
 		if err := r.evidence.Admit(); err != nil {
 			s.Evidence.Accepting, s.Evidence.Problem = false, err.Error()

@@ -76,7 +76,7 @@ url = "nowhere"
 		t.Fatal(err)
 	}
 	if d := filepath.Join(dir, "hosted", "MUN-0002"); own.DataDir != d || own.Keys.Dir != filepath.Join(d, "keys") || own.Keys.Passphrase != "file:"+filepath.Join(dir, "pass") ||
-		own.Evidence.Log != 2 || own.Evidence.AnchorInterval == 0 || own.Services[0].Adapter != "rest" || own.Admin.Socket != cfg.Admin.Socket || own.Hosted != nil {
+		own.Evidence.Log != 2 || own.Evidence.BatchAge == 0 || own.Services[0].Adapter != "rest" || own.Admin.Socket != cfg.Admin.Socket || own.Hosted != nil {
 		t.Errorf("the hosted member's configuration: %+v", own)
 	}
 	if _, err := cfg.OfHosted("DEMO/MUN/0009"); err == nil {

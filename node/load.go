@@ -254,7 +254,6 @@ func (e EvidenceConfig) withDefaults() EvidenceConfig {
 	set(&e.Log, 1)
 	set(&e.BatchAge, Duration(time.Second))
 	set(&e.CheckpointInterval, Duration(time.Second))
-	set(&e.AnchorInterval, Duration(2*time.Second))
 	set(&e.Reserve, Size(256<<20))
 	set(&e.Archive, "digest")
 	return e

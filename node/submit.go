@@ -16,6 +16,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
+	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/registry"
@@ -82,6 +83,11 @@ func (n *Node) submit(ctx context.Context, p civibus.Purpose, tx *registrypb.Tx)
 // anchorer is the registry as the evidence log sees it.
 type anchorer struct{ n *Node }
 
+var (
+	_ evidence.HeightAnchorer   = anchorer{}
+	_ evidence.CountingAnchorer = anchorer{}
+)
+
 // Anchor has the registry accept a checkpoint.
 func (a anchorer) Anchor(ctx context.Context, checkpoint []byte, oldSize uint64, proof [][]byte) (uint64, error) {
 	c, err := a.n.submit(ctx, civibus.LogKey, &registrypb.Tx{Body: &registrypb.Tx_AnchorLog{
@@ -114,6 +120,15 @@ func (a anchorer) AnchoredHeight(origin string) (uint64, bool) {
 	}
 	l, ok := v.Log(origin)
 	return l.Anchored, ok
+}
+
+// AnchoredLogs is how many logs the registry has anchored.
+func (a anchorer) AnchoredLogs() int {
+	v := a.n.view()
+	if v == nil {
+		return 0
+	}
+	return v.LogCount()
 }
 
 // change submits an administrator's change and turns refusals into problems.

@@ -149,7 +149,9 @@ func (c Config) validateEvidence(v *validator) {
 		v.add("evidence.log", "%d: the rule is a number from 1", c.Evidence.Log)
 	}
 	v.positive("evidence.batch_age", c.Evidence.BatchAge)
-	v.positive("evidence.anchor_interval", c.Evidence.AnchorInterval)
+	if c.Evidence.AnchorInterval < 0 {
+		v.add("evidence.anchor_interval", "%v: the rule is more than zero, or 0 for the default", c.Evidence.AnchorInterval)
+	}
 	v.positive("evidence.checkpoint_interval", c.Evidence.CheckpointInterval)
 	if b := c.Evidence.BatchAge; b > Duration(10*time.Second) {
 		v.add("evidence.batch_age", "%v: the rule is 1ms to 10s", b)

@@ -83,6 +83,9 @@ func (v *View) Logs(after string, limit int) (items []civibus.Log, next string) 
 	return page(v.state.logs, "", after, limit)
 }
 
+// LogCount is how many evidence logs are anchored.
+func (v *View) LogCount() int { return v.state.logs.Len() }
+
 // GroupMembers lists the clients that are in a group now, by identifier, like
 // Members. A page may be shorter than its limit, also an inner one.
 func (v *View) GroupMembers(group, after string, limit int) (items []civibus.ClientID, next string) {

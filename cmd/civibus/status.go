@@ -47,7 +47,7 @@ func newStatus(a *app) *cobra.Command {
 				"systems call", s.ConsumerURL, "other bodies", s.ProviderAddr, "monitoring", s.MetricsURL,
 				"ledger", fmt.Sprintf("%s at height %d, %d peers", s.Ledger.Mode, s.Ledger.Height, s.Ledger.Peers),
 				"ledger node", ledgerNode(s),
-				"evidence", fmt.Sprintf("%d entries, %d anchored at height %d", s.Evidence.Size, s.Evidence.AnchoredSize, s.Evidence.AnchoredHeight),
+				"evidence", fmt.Sprintf("%d entries, %d anchored at height %d, every %s while it grows", s.Evidence.Size, s.Evidence.AnchoredSize, s.Evidence.AnchoredHeight, s.Evidence.AnchorInterval),
 				"application hash", s.Ledger.AppHash, "block hash", s.Ledger.BlockHash, "event log", strconv.FormatUint(s.Ledger.EventSize, 10)+" events")
 			names := make([]string, 0, len(s.Components))
 			for name := range s.Components {
