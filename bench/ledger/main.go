@@ -126,7 +126,7 @@ func throughput(ctx context.Context, o options, kind string, validators int, sta
 func median(x []float64) float64 {
 	x = slices.Clone(x)
 	slices.Sort(x)
-	return x[len(x)/2]
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }
 
 func percentile(x []time.Duration, p float64) time.Duration {
