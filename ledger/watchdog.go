@@ -165,15 +165,15 @@ func (w *watchdog) peers(s *Status) (connected map[string]bool, claims []uint64)
 
 // checkCaughtUp finds out when a node that has started has what its peers have. The
 // engine ends its search for blocks as soon as it has a peer whose height it does
-// not know yet, and gets the rest block by block. Until one of the peers there are
-// has said where it is, the node cannot know. Less than a third of the peers may
+// not know yet, and gets the rest block by block; it may lose that peer again. Until
+// a peer has said where it is, the node cannot know. Less than a third of the peers may
 // claim what they like.
 func (w *watchdog) checkCaughtUp(s *Status, claims []uint64) {
 	switch {
 	case w.caughtUp:
 		return
 	case len(claims) == 0:
-		s.CatchingUp = s.CatchingUp || s.Peers > 0
+		s.CatchingUp = s.CatchingUp || s.Peers > 0 || s.PeersWanted > 0
 		return
 	}
 	if claims[len(claims)/3] > s.Height+2 {
