@@ -74,12 +74,18 @@ func (l *lanes) hashes() [][32]byte {
 	return out
 }
 
+func (l *lanes) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.owner)
+}
+
 // settleLanes forgets what was counted before the pool was read and is not in it.
 func (a *app) settleLanes() {
-	counted := a.lanes.hashes()
-	if len(counted) == 0 {
+	if a.lanes.len() <= a.pool.Load().Size() {
 		return
 	}
+	counted := a.lanes.hashes()
 	pool := make(map[[32]byte]bool)
 	for _, tx := range a.pool.Load().ReapMaxTxs(-1) {
 		pool[tx.Key()] = true

@@ -197,6 +197,7 @@ func (v logVerifier) Verify(msg, sig []byte) bool {
 
 // noteKeyHash is the key hash of the signed-note format for an Ed25519 key.
 func noteKeyHash(name string, key ed25519.PublicKey) uint32 {
-	h := sha256.Sum256(append(append([]byte(name), '\n', 1), key...))
+	var room [256]byte // as a rule it is enough, and nothing is allocated
+	h := sha256.Sum256(append(append(append(room[:0], name...), '\n', 1), key...))
 	return binary.BigEndian.Uint32(h[:])
 }

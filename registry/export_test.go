@@ -59,9 +59,10 @@ func Collide(v *View, pairs ...[2]string) *View {
 	st := *v.state
 	st.rightsFor = v.state.rightsFor.Copy()
 	var all []*civibus.AccessRight
-	st.rightsFor.Scan(func(_ uint64, list []*civibus.AccessRight) bool {
-		all = append(all, list...)
-		return true
+	scan(v.state.rights, func(_ string, r *civibus.AccessRight) {
+		if r.Status != civibus.Ended {
+			all = append(all, r)
+		}
 	})
 	for _, p := range pairs {
 		service, err := civibus.ParseServiceID(p[0])

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"slices"
+
 	"github.com/civibus/civibus"
 )
 
@@ -9,7 +11,7 @@ import (
 // follow whatever was announced before; and that somebody can vote. Both hold
 // since the genesis.
 func (x *txn) keeps(records []record) *refusal {
-	if x.params.Protocol == 0 {
+	if x.params.Protocol == 0 || !slices.ContainsFunc(records, ofPower) {
 		return nil
 	}
 	after := x.after(records)
@@ -26,6 +28,15 @@ func (x *txn) keeps(records []record) *refusal {
 		return refuse(LastVoter, "no active member with votes would be left")
 	}
 	return nil
+}
+
+// ofPower reports whether power can depend on a record.
+func ofPower(r record) bool {
+	switch r.(type) {
+	case memberRecord, keyRecord, validatorRecord, votesRecord:
+		return true
+	}
+	return false
 }
 
 // after is the state with some records put, as far as power depends on them. It

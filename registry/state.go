@@ -7,21 +7,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tidwall/btree"
-
 	"github.com/civibus/civibus"
 )
 
-// table is one kind of record by its canonical key. Copying one is cheap (copy
-// on write), and a copy that nobody writes may be read by anyone.
-type table[V any] = btree.Map[string, V]
-
-// rightIndex finds the rights for a service and a subject by a hash of both.
-// With a million rights a search by the identifiers themselves waits for memory
-// at each of twenty comparisons; numbers lie beside each other in the tree. A
-// list may hold rights of several pairs, whose hashes are the same by chance or
-// by somebody's work: whoever reads it compares.
-type rightIndex = btree.Map[uint64, []*civibus.AccessRight]
+// rightIndex finds the rights for a service and a subject by a hash of both. A list
+// may hold rights of several pairs, whose hashes are the same by chance or by
+// somebody's work: whoever reads it compares.
+type rightIndex = hashed[uint64, []*civibus.AccessRight]
 
 // state is everything that the registry knows, decoded, with the indices that
 // make lookups independent of its size. Records are never changed in place: a
@@ -49,14 +41,14 @@ type state struct {
 	chains       *table[*chain]                 // hex key id
 
 	// Indices, derived from the above.
-	open      *table[struct{}]                 // ids of open proposals
-	openOf    *table[struct{}]                 // proposer|id of open proposals
-	deadlines *table[uint64]                   // deadline|id of open proposals: id
-	charged   *table[uint64]                   // I/C/M: records of it and its descendants
-	children  *table[struct{}]                 // parent|child
-	keysOf    *table[[]*civibus.RegisteredKey] // member|purpose
-	rightsFor *rightIndex                      // the rights that are not ended
-	groupsOf  *table[[]string]                 // client: groups that it is in
+	open      *table[struct{}]                          // ids of open proposals
+	openOf    *table[struct{}]                          // proposer|id of open proposals
+	deadlines *table[uint64]                            // deadline|id of open proposals: id
+	charged   *hashed[string, uint64]                   // I/C/M: records of it and its descendants
+	children  *table[struct{}]                          // parent|child
+	keysOf    *hashed[string, []*civibus.RegisteredKey] // member|purpose
+	rightsFor *rightIndex                               // the rights that are not ended
+	groupsOf  *hashed[string, []string]                 // client: groups that it is in
 
 	uncounted bool // while loading: nothing is charged
 }
@@ -102,11 +94,11 @@ func newState() *state {
 		open:         new(table[struct{}]),
 		openOf:       new(table[struct{}]),
 		deadlines:    new(table[uint64]),
-		charged:      new(table[uint64]),
+		charged:      new(hashed[string, uint64]),
 		children:     new(table[struct{}]),
-		keysOf:       new(table[[]*civibus.RegisteredKey]),
+		keysOf:       new(hashed[string, []*civibus.RegisteredKey]),
 		rightsFor:    new(rightIndex),
-		groupsOf:     new(table[[]string]),
+		groupsOf:     new(hashed[string, []string]),
 	}
 }
 

@@ -31,6 +31,14 @@ type txn struct {
 	err error
 }
 
+// member is the state's, without a search for the author.
+func (x *txn) member(id civibus.MemberID) *civibus.Member {
+	if x.author != nil && x.author.ID == id {
+		return x.author
+	}
+	return x.state.member(id)
+}
+
 // purposeOf returns which keys sign a kind of transaction.
 func purposeOf(tx *registrypb.Tx) civibus.Purpose {
 	switch tx.Body.(type) {

@@ -50,7 +50,7 @@ func main() {
 	flag.IntVar(&o.rate, "rate", 50, "transactions a second of the latency run")
 	flag.IntVar(&o.most, "most", 40_000, "transactions a second, over the number of validators, that are signed in advance")
 	flag.IntVar(&o.only, "validators", 0, "only this number of validators, and no latency run")
-	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the registry's last run")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles of the last run of each: this file for the registry, with .kv for kv")
 	flag.IntVar(&o.cost, "cost", 0, "measure the cost of that many anchors and nothing else")
 	flag.Parse()
 	measure := run
@@ -95,7 +95,7 @@ func compare(ctx context.Context, o options, kind string, validators int) error 
 				start = newRegistry
 			}
 			var err error
-			if pair[which], err = throughput(ctx, o, kind, validators, start, which == 1 && round == o.rounds-1); err != nil {
+			if pair[which], err = throughput(ctx, o, kind, validators, start, profile(o, which, round)); err != nil {
 				return err
 			}
 		}
@@ -109,17 +109,26 @@ func compare(ctx context.Context, o options, kind string, validators int) error 
 	return nil
 }
 
+// profile names the file of a run's CPU profile, if it is to have one.
+func profile(o options, which, round int) string {
+	switch {
+	case o.profile == "" || round < o.rounds-1:
+		return ""
+	case which == 0:
+		return o.profile + ".kv"
+	}
+	return o.profile
+}
+
 // throughput runs one system for the given time with its pool kept full and
 // returns the transactions that blocks took per second.
-func throughput(ctx context.Context, o options, kind string, validators int, start func(context.Context, options, string, int) (system, error), profile bool) (m measure, err error) {
+func throughput(ctx context.Context, o options, kind string, validators int, start func(context.Context, options, string, int) (system, error), profile string) (m measure, err error) {
 	s, err := start(ctx, o, kind, validators)
 	if err != nil {
 		return m, err
 	}
 	defer s.close()
-	if !profile {
-		o.profile = ""
-	}
+	o.profile = profile
 	return drive(ctx, o, s)
 }
 
