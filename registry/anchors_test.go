@@ -116,11 +116,13 @@ func TestBadCheckpoints(t *testing.T) {
 		return checkpointNote(s, origin, h.Size(), h.Root(), extra)
 	}
 	good := note(log, originB, "")
+	other := edKey("B/log of another name")
+	w.ok(edKey("B/admin"), addKey(other, idB, civibus.LogKey))
 	for name, checkpoint := range map[string][]byte{
 		"empty":             nil,
 		"garbage":           []byte("garbage"),
 		"unsigned":          good[:bytes.Index(good, []byte("\n\n"))+2],
-		"changed":           bytes.Replace(good, []byte("\n5\n"), []byte("\n6\n"), 1),
+		"changed":           bytes.Replace(note(other, originB, ""), []byte("\n5\n"), []byte("\n6\n"), 1),
 		"other's origin":    note(log, "civibus/TEST/GOV/A/evidence/1", ""),
 		"number 0":          note(log, "civibus/TEST/GOV/B/evidence/0", ""),
 		"number 01":         note(log, "civibus/TEST/GOV/B/evidence/01", ""),
@@ -150,6 +152,20 @@ func TestBadCheckpoints(t *testing.T) {
 	}
 	// Another signature, as a witness adds one, does no harm.
 	w.refused(registry.NoChange, log, &registrypb.AnchorLog{Checkpoint: append(bytes.Clone(good), "— witness.example AAAAAQIDBAUGBwgJ\n"...)})
+}
+
+// TestCheckpointOfTheEnvelopesKey: the envelope's signature covers the note, so that
+// a signature in it by the same key is not looked at; in protocol 0 it is.
+func TestCheckpointOfTheEnvelopesKey(t *testing.T) {
+	log, h := edKey("B/log"), newEvidence(t).grow(5, "a")
+	changed := bytes.Replace(checkpointNote(log, originB, 5, h.Root(), ""), []byte("\n5\n"), []byte("\n6\n"), 1)
+	w := newWorld(t)
+	w.ok(log, &registrypb.AnchorLog{Checkpoint: changed})
+	if logs := w.view().LogsOf(member("B")); len(logs) != 1 || logs[0].Size != 6 {
+		t.Errorf("logs of B: %+v", logs)
+	}
+	w = newWorldOf(t, firstGenesis())
+	w.refused(registry.BadCheckpoint, log, &registrypb.AnchorLog{Checkpoint: changed})
 }
 
 // TestSuspendedLogIsWitnessed: a suspended body's evidence goes on.

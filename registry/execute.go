@@ -177,7 +177,7 @@ func (m *Machine) warm(base *View, height uint64, t time.Time, p *prepared) {
 	switch b := p.tx.Body.(type) {
 	case *registrypb.Tx_AnchorLog:
 		x := m.txn(base.state, height, t, nil)
-		x.facts = &p.facts
+		x.facts, x.key = &p.facts, key
 		if x.author = base.state.member(key.Member); x.author != nil {
 			_, _ = x.openCheckpoint(b.AnchorLog.Checkpoint)
 		}
