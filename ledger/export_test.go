@@ -247,3 +247,6 @@ func Adopting(cfg Config, snapshot string) error {
 	}
 	return a.CloseStore()
 }
+
+// EndSilence has the kernel end a silent connection.
+var EndSilence = endSilence

@@ -130,11 +130,18 @@ func (a *app) lists(node string) bool {
 	return v != nil && slices.ContainsFunc(v.Nodes(), func(n registry.Node) bool { return n.ID == node })
 }
 
-// drop disconnects the peers that may no longer talk to this node.
-func (w *watchdog) drop() {
+// timedMark marks a peer whose connection ends when it is silent.
+const timedMark = "civibus.timed"
+
+// sift disconnects the peers that may no longer talk to this node, and sees to it
+// that the connections of the others end when nothing is heard.
+func (w *watchdog) sift() {
 	permitted := w.node.app.peers.Load().permitted
 	for _, p := range w.node.peers() {
 		if permitted[string(p.ID())] {
+			if p.Get(timedMark) != true {
+				p.Set(timedMark, endSilence(p.RemoteAddr()))
+			}
 			continue
 		}
 		w.node.cfg.Logger.Warn("a ledger peer is cut off: it is no longer in the registry", slog.String("peer", string(p.ID())))

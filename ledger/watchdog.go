@@ -78,7 +78,7 @@ func (w *watchdog) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			w.drop()
+			w.sift()
 			w.followKey()
 			w.node.app.settleLanes()
 			told = w.tell(told, w.look())
@@ -325,7 +325,7 @@ func (w *watchdog) tell(before []string, s Status) []string {
 // redialMax with the time it is missing.
 const (
 	redialPause = time.Second
-	redialMax   = 5 * time.Second
+	redialMax   = 3 * time.Second
 )
 
 // dial dials the missing peers whose turn it is. The engine dials too, but waits

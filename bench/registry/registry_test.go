@@ -203,6 +203,43 @@ func BenchmarkExecute(b *testing.B) {
 	}
 }
 
+// BenchmarkGrant is what a grant costs when it comes ("check") and in a block of a
+// thousand that were checked ("block"). ns/op is per grant.
+func BenchmarkGrant(b *testing.B) {
+	for _, mode := range []string{"check", "block"} {
+		b.Run(mode, func(b *testing.B) {
+			in := withRights(b, 10_000)
+			const size = 1000
+			b.ReportAllocs()
+			for done := 0; done < b.N; done += size {
+				b.StopTimer()
+				batch := make([][]byte, 0, size)
+				for i := range size {
+					batch = append(batch, in.sign(b, in.admin, &registrypb.Tx{Body: &registrypb.Tx_GrantRight{GrantRight: &registrypb.GrantRight{
+						Service: fmt.Sprint("T/GOV/A/POP/s", i%100), Subject: &registrypb.GrantRight_Client{Client: fmt.Sprint("T/GOV/A/C", i%100)},
+						Endpoints: []*registrypb.Endpoint{{Method: "GET", Path: "/persons/*"}},
+						Purpose:   "child-benefit", LegalBasis: "Social Benefits Act, section 12(3)", ValidUntil: 4102444800,
+					}}}))
+				}
+				if mode == "check" {
+					b.StartTimer()
+				}
+				for _, e := range batch {
+					if r := in.m.Check(e); r.Code != registry.OK {
+						b.Fatal(r.Reason)
+					}
+				}
+				b.StopTimer()
+				if mode == "block" {
+					b.StartTimer()
+				}
+				in.block(b, batch)
+				b.StopTimer()
+			}
+		})
+	}
+}
+
 // BenchmarkCheck is what a transaction costs before it is proposed, and beside
 // it the bare signature check.
 func BenchmarkCheck(b *testing.B) {

@@ -70,7 +70,7 @@ func TestPartition(t *testing.T) {
 			machines = append(machines, b.Machine)
 		}
 		r.ok(r.Space.Split(machines...))
-		r.stands(half, rest, time.Duration(times(2, 3, 30))*time.Second)
+		r.stands(half, rest, time.Duration(times(2, 15, 30))*time.Second)
 		r.ok(r.Space.Heal())
 		r.commit(r.Bodies...)
 		r.Healthy(r.Bodies...)
