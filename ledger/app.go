@@ -268,7 +268,7 @@ func (a *app) Query(_ context.Context, req *abci.RequestQuery) (*abci.ResponseQu
 func (a *app) CheckTx(_ context.Context, req *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
 	hash := registry.TxHash(req.Tx)
 	if _, ok := a.cleared.LoadAndDelete(hash); !ok {
-		if code, reason := a.check(req.Tx); code != 0 {
+		if code, reason := a.check(hash, req.Tx); code != 0 {
 			return &abci.ResponseCheckTx{Code: uint32(code), Log: reason}, nil
 		}
 	}
@@ -283,7 +283,7 @@ func (a *app) CheckTx(_ context.Context, req *abci.RequestCheckTx) (*abci.Respon
 // It is no result code of the registry and never leaves the engine.
 const codeExecuted registry.Code = 1 << 16
 
-func (a *app) check(envelope []byte) (code registry.Code, reason string) {
+func (a *app) check(hash [32]byte, envelope []byte) (code registry.Code, reason string) {
 	defer func() {
 		// No input may take a node down, whatever the state machine does with it.
 		if r := recover(); r != nil {
@@ -291,7 +291,7 @@ func (a *app) check(envelope []byte) (code registry.Code, reason string) {
 			code, reason = codePanic, "the transaction could not be checked"
 		}
 	}()
-	if a.index.recently(registry.TxHash(envelope)) {
+	if a.index.recently(hash) {
 		return codeExecuted, "executed already"
 	}
 	m := a.machine.Load()

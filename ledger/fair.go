@@ -16,15 +16,15 @@ import (
 // compares now and then.
 type lanes struct {
 	mu    sync.Mutex
-	owner map[[32]byte]string // by the hash of an envelope: the author's lane
-	held  map[string]int      // transactions of each lane
+	owner map[[32]byte]civibus.MemberID // by the hash of an envelope: the author's lane
+	held  map[civibus.MemberID]int      // transactions of each lane
 }
 
 // admit counts an envelope and reports true, or reports that its author holds its
 // share already: while more than half of the pool (of size places) is taken, a
 // member may hold one part of it for each member that has any in it, and one more
 // part stays free for the next; never less than share per mille.
-func (l *lanes) admit(hash [32]byte, lane string, size int, share uint32) bool {
+func (l *lanes) admit(hash [32]byte, lane civibus.MemberID, size int, share uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.owner[hash]; ok {
@@ -40,7 +40,7 @@ func (l *lanes) admit(hash [32]byte, lane string, size int, share uint32) bool {
 		}
 	}
 	if l.owner == nil {
-		l.owner, l.held = make(map[[32]byte]string), make(map[string]int)
+		l.owner, l.held = make(map[[32]byte]civibus.MemberID), make(map[civibus.MemberID]int)
 	}
 	l.owner[hash] = lane
 	l.held[lane]++
@@ -109,17 +109,14 @@ func (a *app) admit(hash [32]byte, envelope []byte) bool {
 	return a.lanes.admit(hash, laneOf(v, envelope), a.cfg.PoolTransactions, v.BlockShare())
 }
 
-// laneOf names the member that signed an envelope, "" when nobody knows.
-func laneOf(v *registry.View, envelope []byte) string {
+// laneOf names the member that signed an envelope, the zero value when nobody knows.
+func laneOf(v *registry.View, envelope []byte) civibus.MemberID {
 	id := keyIDOf(envelope)
 	if len(id) != len(civibus.KeyID{}) || v == nil {
-		return ""
+		return civibus.MemberID{}
 	}
-	k, ok := v.Key(civibus.KeyID(id))
-	if !ok {
-		return ""
-	}
-	return k.Member.String()
+	member, _ := v.MemberOf(civibus.KeyID(id))
+	return member
 }
 
 // keyIDOf cuts the signing key's id out of an envelope: field 2 of field 1.
@@ -148,7 +145,7 @@ func byteField(b []byte, field protowire.Number) []byte {
 // into: the next one is of the member with the fewest bytes so far. Those of one
 // member stay in their order.
 func takeTurns(v *registry.View, txs [][]byte) [][]byte {
-	index := make(map[string]*lane)
+	index := make(map[civibus.MemberID]*lane)
 	var turns laneHeap
 	for _, tx := range txs {
 		name := laneOf(v, tx)

@@ -131,7 +131,7 @@ func (n *Node) submit(ctx context.Context, envelope []byte) (Committed, error) {
 // refusal reports whether the transaction cannot be accepted on the committed
 // view, with the result of the block that took it meanwhile if there is one.
 func (n *Node) refusal(hash [32]byte, envelope []byte) (Committed, bool, error) {
-	code, reason := n.app.check(envelope)
+	code, reason := n.app.check(hash, envelope)
 	if code == 0 {
 		return Committed{}, false, nil
 	}

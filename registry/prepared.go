@@ -28,12 +28,12 @@ type facts struct {
 	extends    *extendsFact
 }
 
-// signedBy reports whether the signature is the key's.
+// signedBy reports whether the signature is the key's, and remembers it.
 func (p *prepared) signedBy(signatures *signatureCache, key *civibus.RegisteredKey) bool {
 	if p.signed && p.signer == key.ID {
 		return true
 	}
-	if !signatures.verify(&key.PublicKey, txMessage(p.raw), p.signature) {
+	if !signatures.keys.verify(&key.PublicKey, txMessage(p.raw), p.signature) {
 		return false
 	}
 	p.signed, p.signer = true, key.ID

@@ -71,6 +71,15 @@ func (v *View) Key(id civibus.KeyID) (civibus.RegisteredKey, bool) {
 	return get(v.state.keys, id.String())
 }
 
+// MemberOf returns whose a key is.
+func (v *View) MemberOf(key civibus.KeyID) (civibus.MemberID, bool) {
+	k := v.state.key(key)
+	if k == nil {
+		return civibus.MemberID{}, false
+	}
+	return k.Member, true
+}
+
 // KeysOf returns all keys of a member for a purpose, also those not yet and no
 // longer in force, by the height of their activation.
 func (v *View) KeysOf(member civibus.MemberID, purpose civibus.Purpose) []civibus.RegisteredKey {
