@@ -184,30 +184,23 @@ func (x *txn) mustHaveService(id civibus.ServiceID) *refusal {
 	if r := x.mustLiveSubsystem(id.ClientID); r != nil {
 		return r
 	}
-	versions := x.versionsOf(id)
+	found, live := false, false
 	if id.Version != "" {
-		versions = x.exactly(id)
-	}
-	found := false
-	for s := range versions {
-		if s.Status != civibus.Ended {
-			return nil
+		var s *civibus.Service
+		s, found = x.services.Get(id.String())
+		live = found && s.Status != civibus.Ended
+	} else {
+		for s := range x.versionsOf(id) {
+			found, live = true, live || s.Status != civibus.Ended
 		}
-		found = true
 	}
-	if found {
+	switch {
+	case live:
+		return nil
+	case found:
 		return refuse(Ended, "service %s has ended, which is final", id)
 	}
 	return refuse(NotFound, "service %s is not registered", id)
-}
-
-// exactly yields the service with this version, or without one, if there is it.
-func (s *state) exactly(id civibus.ServiceID) func(yield func(*civibus.Service) bool) {
-	return func(yield func(*civibus.Service) bool) {
-		if v, ok := s.services.Get(id.String()); ok {
-			yield(v)
-		}
-	}
 }
 
 // versionsOf yields the service without a version, if there is one, and all

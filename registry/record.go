@@ -145,7 +145,8 @@ func (r serviceRecord) encode() []byte {
 }
 
 func (r rightRecord) encode() []byte {
-	terms := writer{}.str(1, r.Service.String()).endpoints(2, r.Endpoints)
+	var room [512]byte // as a rule it is enough, and nothing is allocated
+	terms := writer(room[:0]).str(1, r.Service.String()).endpoints(2, r.Endpoints)
 	if r.Group != "" {
 		terms = terms.str(4, r.Group)
 	} else {
@@ -156,7 +157,7 @@ func (r rightRecord) encode() []byte {
 		terms = terms.message(9, writer{}.num(1, uint64(r.Limit.Requests)).num(2, uint64(r.Limit.Per/time.Second)))
 	}
 	terms = terms.str(10, r.Supersedes)
-	return writer{}.str(1, r.ID).message(2, terms).num(3, uint64(r.Status)).periods(4, r.Periods)
+	return make(writer, 0, len(r.ID)+len(terms)+64).str(1, r.ID).message(2, terms).num(3, uint64(r.Status)).periods(4, r.Periods)
 }
 
 func (r groupRecord) encode() []byte { return writer{}.str(1, r.ID).str(2, r.Title) }
@@ -166,7 +167,8 @@ func (r groupMemberRecord) encode() []byte {
 }
 
 func (r logRecord) encode() []byte {
-	return writer{}.str(1, r.Origin).str(2, r.Member.String()).num(3, r.Size).bytes(4, r.Root[:]).num(5, r.Anchored)
+	member := r.Member.String()
+	return make(writer, 0, len(r.Origin)+len(member)+64).str(1, r.Origin).str(2, member).num(3, r.Size).bytes(4, r.Root[:]).num(5, r.Anchored)
 }
 
 func (r notarisationRecord) encode() []byte {
@@ -234,15 +236,17 @@ func (w writer) bytes(field protowire.Number, v []byte) writer {
 func (w writer) message(field protowire.Number, v []byte) writer { return appendBytes(w, field, v) }
 
 func (w writer) periods(field protowire.Number, periods []civibus.Period) writer {
+	var room [32]byte
 	for _, p := range periods {
-		w = w.message(field, writer{}.num(1, p.From).num(2, p.To))
+		w = w.message(field, writer(room[:0]).num(1, p.From).num(2, p.To))
 	}
 	return w
 }
 
 func (w writer) endpoints(field protowire.Number, endpoints []civibus.Endpoint) writer {
+	var room [128]byte
 	for _, e := range endpoints {
-		w = w.message(field, writer{}.str(1, e.Method).str(2, e.Path))
+		w = w.message(field, writer(room[:0]).str(1, e.Method).str(2, e.Path))
 	}
 	return w
 }
