@@ -259,6 +259,9 @@ func (b *blockRun) put(r record, c cause) {
 	case logRecord:
 		at := b.base.EventSize() + uint64(len(b.events))
 		b.index = append(b.index, KV{anchorStoreKey(r.Origin, r.Size), binary.BigEndian.AppendUint64(nil, at)})
+	case rightRecord:
+	default:
+		b.state.directory++
 	}
 	b.events = append(b.events, encodeEvent(b.height, len(b.events), c, r.eventField(), value))
 }

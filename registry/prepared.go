@@ -24,8 +24,25 @@ type prepared struct {
 type facts struct {
 	signed     bool // the signature is good under the key signer
 	signer     civibus.KeyID
+	author     *authorFact
 	checkpoint *checkpointFact
 	extends    *extendsFact
+	grant      *grantFact
+}
+
+// authorFact: in this directory the envelope's key is this, and its member that.
+type authorFact struct {
+	directory uint64
+	keyID     string
+	key       *civibus.RegisteredKey
+	member    *civibus.Member
+}
+
+// grantFact: in this directory the fields of a grant make this right, as long as it
+// has not expired, and what it names is there.
+type grantFact struct {
+	directory uint64
+	right     civibus.AccessRight
 }
 
 // signedBy reports whether the signature is the key's, and remembers it.

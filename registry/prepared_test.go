@@ -83,6 +83,34 @@ func TestWhatCheckRemembersChangesNoResult(t *testing.T) {
 	bad := sign(edKey("B/log2"), &registrypb.Notarise{Digest: make([]byte, 32)})
 	bad[len(bad)-1] ^= 1
 	want(block(bad, bad[:len(bad)-1]), registry.BadSignature, registry.BadEncoding)
+	// 6. Grants that were good when they came: what they name has ended since, they
+	// have expired, their author is suspended, or all is as it was.
+	want(block(sign(admin, &registrypb.SetSubsystem{Id: idB + "/register", Name: "Register"}), sign(admin, &registrypb.SetSubsystem{Id: idB + "/portal", Name: "Portal"}),
+		sign(admin, &registrypb.SetService{Id: idB + "/register/persons/v1", Type: registrypb.ServiceType(civibus.REST), Title: "Persons"})), registry.OK, registry.OK, registry.OK)
+	grant := func(until int64) []byte {
+		return sign(admin, &registrypb.GrantRight{Service: idB + "/register/persons/v1", Subject: &registrypb.GrantRight_Client{Client: idB + "/portal"},
+			Purpose: "test", LegalBasis: "Act", ValidUntil: until})
+	}
+	now := int64(1_800_000_000) + int64(knows.m.Height())
+	want(block(grant(0), grant(now+1), grant(now)), registry.OK, registry.OK, registry.InvalidField)
+	expiring := grant(now + 3)
+	knows.m.Check(expiring)
+	for range 3 {
+		block()
+	}
+	want(block(expiring), registry.InvalidField)
+	status := func(to registrypb.Status) []byte {
+		return sign(edKey("A/admin"), &registrypb.SetMemberStatus{Id: idB, Status: to})
+	}
+	left := grant(0)
+	knows.m.Check(left)
+	want(block(status(suspended), left), registry.OK, registry.MemberNotActive)
+	want(block(status(registrypb.Status(civibus.Active)), grant(0)), registry.OK, registry.OK)
+	end, gone := sign(admin, &registrypb.SetSubsystemStatus{Id: idB + "/portal", Status: registrypb.Status(civibus.Ended)}), grant(0)
+	if r := knows.m.Check(gone); r.Code != registry.OK {
+		t.Fatal(r)
+	}
+	want(block(end, gone), registry.OK, registry.Ended)
 }
 
 // TestExpandedKeysAreBounded.

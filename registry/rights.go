@@ -12,23 +12,22 @@ import (
 // never change; a right with other terms supersedes this one.
 func (x *txn) grantRight(m *registrypb.GrantRight) ([]record, *refusal) {
 	// 1. The terms.
-	next, r := x.terms(m)
-	if r != nil {
-		return nil, r
+	next, known := x.knownGrant()
+	if !known {
+		var r *refusal
+		if next, r = x.terms(m); r != nil {
+			return nil, r
+		}
 	}
 	// 2. Who grants, and whether what is granted exists.
 	if r := x.mustAdminister(next.Service.MemberID, rightsScope); r != nil {
 		return nil, r
 	}
-	if r := x.mustHaveService(next.Service); r != nil {
-		return nil, r
-	}
-	if next.Group == "" {
-		if r := x.mustLiveClient(next.Client); r != nil {
+	if !known {
+		if r := x.mustExist(next); r != nil {
 			return nil, r
 		}
-	} else if _, ok := x.groups.Get(next.Group); !ok {
-		return nil, refuse(NotFound, "group %s is not registered", next.Group)
+		x.facts.grant = &grantFact{x.directory, *next}
 	}
 	// 3. The right, and the end of the one it supersedes.
 	next.ID = hex.EncodeToString(x.hash[:16])
@@ -51,6 +50,31 @@ func (x *txn) grantRight(m *registrypb.GrantRight) ([]record, *refusal) {
 	ended := *old
 	ended.Status, ended.Periods = civibus.Ended, end(old.Periods, x.height)
 	return []record{rightRecord{&ended}, rightRecord{next}}, nil
+}
+
+// knownGrant is what the steps before the last found out about the same grant, if
+// they would find the same now.
+func (x *txn) knownGrant() (*civibus.AccessRight, bool) {
+	f := x.facts.grant
+	if f == nil || f.directory != x.directory || !f.right.ValidUntil.IsZero() && !f.right.ValidUntil.After(x.now) {
+		return nil, false
+	}
+	right := f.right
+	return &right, true
+}
+
+// mustExist checks that the service and the subject of a right are there.
+func (x *txn) mustExist(right *civibus.AccessRight) *refusal {
+	if r := x.mustHaveService(right.Service); r != nil {
+		return r
+	}
+	if right.Group == "" {
+		return x.mustLiveClient(right.Client)
+	}
+	if _, ok := x.groups.Get(right.Group); !ok {
+		return refuse(NotFound, "group %s is not registered", right.Group)
+	}
+	return nil
 }
 
 // terms checks the fields of a grant.

@@ -51,6 +51,10 @@ type state struct {
 	groupsOf  *hashed[string, []string]                 // client: groups that it is in
 
 	uncounted bool // while loading: nothing is charged
+
+	// directory counts the changes of all but rights, logs and notarisations, which
+	// are many: what was found out about the rest holds while it stays the same.
+	directory uint64
 }
 
 // sequence is what is kept of a key that signs transactions.
@@ -133,6 +137,7 @@ func (s *state) copy() *state {
 		keysOf:       s.keysOf.Copy(),
 		rightsFor:    s.rightsFor.Copy(),
 		groupsOf:     s.groupsOf.Copy(),
+		directory:    s.directory,
 	}
 }
 

@@ -57,8 +57,13 @@ func (x *txn) admit(p *prepared) *refusal {
 		return refuse(WrongChain, "chain_id is %.80q, this chain is %q", tx.ChainId, x.params.ChainID)
 	}
 	// 2. The key and its signature.
-	x.keyID = civibus.KeyID(tx.KeyId).String()
-	x.key, _ = x.keys.Get(x.keyID)
+	known := p.author != nil && p.author.directory == x.directory
+	if known {
+		x.keyID, x.key = p.author.keyID, p.author.key
+	} else {
+		x.keyID = civibus.KeyID(tx.KeyId).String()
+		x.key, _ = x.keys.Get(x.keyID)
+	}
 	if x.key == nil {
 		return refuse(UnknownKey, "key %x is not registered", tx.KeyId)
 	}
@@ -75,9 +80,12 @@ func (x *txn) admit(p *prepared) *refusal {
 	if want := purposeOf(tx); x.key.Purpose != want {
 		return refuse(WrongPurpose, "key %s is a %s key, this transaction takes a key of purpose %s", x.key.ID, x.key.Purpose, want)
 	}
-	x.author = x.member(x.key.Member)
-	if x.author == nil {
+	if known {
+		x.author = p.author.member
+	} else if x.author = x.member(x.key.Member); x.author == nil {
 		return refuse(NotFound, "member %s of key %s is not registered", x.key.Member, x.key.ID)
+	} else {
+		p.author = &authorFact{x.directory, x.keyID, x.key, x.author}
 	}
 	// A suspended body's evidence is still witnessed: suspension must not be a
 	// way to hide.
