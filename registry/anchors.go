@@ -124,7 +124,10 @@ func (x *txn) openCheckpoint(msg []byte) (*checkpoint, error) {
 	c.root = [32]byte(root)
 	if len(n.Sigs) == 1 && len(n.UnverifiedSigs) == 0 {
 		if v, ok := verifiers.find(n.Sigs[0].Hash); ok {
-			x.facts.checkpoint = &checkpointFact{*c, x.author.ID, v.key.ID, v.hash}
+			x.facts.checkpoint = &checkpointFact{*c, x.author.ID, v.key, v.hash, 0}
+			if list, _ := x.keysOf.Get(keysOfKey(x.author.ID, civibus.LogKey)); len(list) == 1 {
+				x.facts.checkpoint.directory = x.directory
+			}
 		}
 	}
 	return c, nil
@@ -137,7 +140,10 @@ func (x *txn) knownCheckpoint() *checkpoint {
 	if known == nil || known.member != x.author.ID {
 		return nil
 	}
-	if v, ok := (logVerifiers{x, known.origin}).find(known.hash); !ok || v.key.ID != known.key {
+	if known.directory != 0 && known.directory == x.directory && known.key.InForce(x.height) {
+		return &known.checkpoint
+	}
+	if v, ok := (logVerifiers{x, known.origin}).find(known.hash); !ok || v.key.ID != known.key.ID {
 		return nil
 	}
 	return &known.checkpoint

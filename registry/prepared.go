@@ -61,8 +61,10 @@ func (p *prepared) signedBy(signatures *signatureCache, key *civibus.RegisteredK
 type checkpointFact struct {
 	checkpoint
 	member civibus.MemberID
-	key    civibus.KeyID
+	key    *civibus.RegisteredKey
 	hash   uint32 // by which the note names the key
+	// directory in which the key is the member's only log key; 0: in none.
+	directory uint64
 }
 
 // extendsFact: the consistency proof verifies from this state of the log.

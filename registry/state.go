@@ -53,7 +53,7 @@ type state struct {
 	uncounted bool // while loading: nothing is charged
 
 	// directory counts the changes of all but rights, logs and notarisations, which
-	// are many: what was found out about the rest holds while it stays the same.
+	// are many: what was found out about the rest holds while it stays the same. From 1.
 	directory uint64
 }
 
@@ -103,6 +103,7 @@ func newState() *state {
 		keysOf:       new(hashed[string, []*civibus.RegisteredKey]),
 		rightsFor:    new(rightIndex),
 		groupsOf:     new(hashed[string, []string]),
+		directory:    1,
 	}
 }
 

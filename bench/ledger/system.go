@@ -172,7 +172,7 @@ type network struct {
 
 // genesis makes a genesis with validators and with a member for each signing key.
 func genesis(signers []*keys.Key, validators int) (g *registry.Genesis, voters []*keys.Key, err error) {
-	g = &registry.Genesis{Format: registry.GenesisFormat, Instance: "BENCH", ChainID: chainID,
+	g = &registry.Genesis{Format: registry.GenesisFormat, Instance: "BENCH", ChainID: chainID, Protocol: registry.Protocol,
 		Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Registrars: []string{"BENCH/GOV/M0"}}
 	for m := 0; m < max(len(signers), validators); m++ {
 		gm := registry.GenesisMember{ID: memberName(m), Name: "A body"}
