@@ -211,6 +211,18 @@ func (b *body) ready(t testing.TB) {
 	})
 }
 
+// at waits until the body is at a height.
+func (b *body) at(t testing.TB, height uint64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%s is at height %d", b.dir, height), func() error {
+		s, err := b.client.Status(t.Context())
+		if err == nil && s.Ledger.Height < height {
+			err = fmt.Errorf("height %d", s.Ledger.Height)
+		}
+		return err
+	})
+}
+
 // stop ends the body in order.
 func (b *body) stop(t testing.TB) {
 	t.Helper()
@@ -468,7 +480,10 @@ func TestUpgradeByVote(t *testing.T) {
 	height := s.Ledger.Height + 25
 	plan := &registrypb.Change{Change: &registrypb.Change_PlanUpgrade{PlanUpgrade: &registrypb.PlanUpgrade{Name: name, Height: height}}}
 	bodies[0].change(t, &registrypb.Tx{Body: &registrypb.Tx_Propose{Propose: &registrypb.Propose{Change: plan}}})
+	s, err = bodies[0].client.Status(t.Context())
+	check(t, err)
 	for _, b := range bodies[1:] {
+		b.at(t, s.Ledger.Height) // the proposal, and the votes before
 		open, err := b.client.OpenProposals(t.Context(), admin.ListOptions{})
 		check(t, err)
 		for _, p := range open.Items {
