@@ -480,10 +480,10 @@ func TestUpgradeByVote(t *testing.T) {
 	height := s.Ledger.Height + 25
 	plan := &registrypb.Change{Change: &registrypb.Change_PlanUpgrade{PlanUpgrade: &registrypb.PlanUpgrade{Name: name, Height: height}}}
 	bodies[0].change(t, &registrypb.Tx{Body: &registrypb.Tx_Propose{Propose: &registrypb.Propose{Change: plan}}})
-	s, err = bodies[0].client.Status(t.Context())
-	check(t, err)
-	for _, b := range bodies[1:] {
-		b.at(t, s.Ledger.Height) // the proposal, and the votes before
+	for i, b := range bodies[1:] {
+		before, err := bodies[i].client.Status(t.Context())
+		check(t, err)
+		b.at(t, before.Ledger.Height) // has the proposal and the votes before
 		open, err := b.client.OpenProposals(t.Context(), admin.ListOptions{})
 		check(t, err)
 		for _, p := range open.Items {
