@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ const (
 	// the other body knows nothing: it never arrived there, or was dropped.
 	giveUpAfter = time.Hour
 	maxBackOff  = 10 * time.Minute
+	// maxUnknown bounds how many exchanges unknown to the other side wait each for
+	// itself; beyond it they hold up the body that does not know them.
+	maxUnknown = 1 << 16
 )
 
 // background starts the work that no exchange waits for.
@@ -43,7 +47,7 @@ func (n *Node) background(ctx context.Context, r *rooms, group *errgroup.Group) 
 		return fmt.Errorf("anchor the evidence log: %w", err)
 	})
 	if n.cfg.Receipts.Exchange == "all" {
-		d := &deliverer{n: n, r: r, limit: rate.NewLimiter(rate.Limit(n.cfg.Receipts.Rate), maxReceiptsBatch), backOff: map[receiver]backOff{}}
+		d := &deliverer{n: n, r: r, limit: rate.NewLimiter(rate.Limit(n.cfg.Receipts.Rate), maxReceiptsBatch), backOff: map[receiver]backOff{}, unknown: map[uint64]backOff{}}
 		group.Go(func() error { d.run(ctx); return nil })
 	}
 }
@@ -56,16 +60,23 @@ type deliverer struct {
 	r       *rooms
 	limit   *rate.Limiter
 	backOff map[receiver]backOff
+	unknown map[uint64]backOff // entries whose exchange the other side does not know yet
 
 	next    uint64    // what is undelivered below it waits
 	again   uint64    // the first that waits
 	againAt time.Time // until then; zero: nothing waits
 }
 
-// backOff says when a body that did not take receipts is tried again.
+// backOff says when what was not taken is tried again.
 type backOff struct {
 	until time.Time
 	wait  time.Duration
+}
+
+// longer is the back-off after one more failure.
+func (b backOff) longer(now time.Time) backOff {
+	wait := min(max(2*b.wait, deliverEvery), maxBackOff)
+	return backOff{until: now.Add(wait), wait: wait}
 }
 
 func (d *deliverer) run(ctx context.Context) {
@@ -125,6 +136,9 @@ func (d *deliverer) pass(ctx context.Context) error {
 			if err := d.r.evidence.Delivered(done...); err != nil {
 				return err
 			}
+			for _, index := range done {
+				delete(d.unknown, index)
+			}
 		}
 		d.next = page[len(page)-1].Index + 1
 		// 3. Exchanges come first.
@@ -182,6 +196,8 @@ func (d *deliverer) sort(ctx context.Context, page []evidence.Delivery) (byRecei
 			done = append(done, x.Index)
 		case d.n.clock().Before(d.backOff[to].until):
 			d.wait(x.Index, d.backOff[to].until)
+		case d.n.clock().Before(d.unknown[x.Index].until):
+			d.wait(x.Index, d.unknown[x.Index].until)
 		default:
 			byReceiver[to] = append(byReceiver[to], j)
 		}
@@ -230,13 +246,25 @@ func (d *deliverer) reached(member civibus.MemberID) {
 }
 
 func (d *deliverer) failed(ctx context.Context, to receiver, err error) {
-	b := d.backOff[to]
-	b.wait = min(max(2*b.wait, deliverEvery), maxBackOff)
-	b.until = d.n.clock().Add(b.wait)
+	b := d.backOff[to].longer(d.n.clock())
 	d.backOff[to] = b
 	if ctx.Err() == nil {
 		d.n.log.DebugContext(ctx, "receipts wait for a body", "body", to.member.String(), "gateway", to.gateway.String(), "until", b.until, "error", err)
 	}
+}
+
+// later has an entry, whose exchange the other side does not know yet, wait for itself:
+// a call that broke there may never become known, and what came after it must not wait
+// with it. It reports whether there was room to remember that.
+func (d *deliverer) later(index uint64) bool {
+	b, known := d.unknown[index]
+	if !known && len(d.unknown) >= maxUnknown {
+		return false
+	}
+	b = b.longer(d.n.clock())
+	d.unknown[index] = b
+	d.wait(index, b.until)
+	return true
 }
 
 // send delivers halves to one gateway and returns the indexes that are done with.
@@ -259,7 +287,7 @@ func (d *deliverer) send(ctx context.Context, to receiver, jobs []job) (done []u
 		}
 		results, missed := d.offer(ctx, to, in)
 		// 2. What became of each.
-		unknown := missed
+		var full error
 		for i, res := range results {
 			j := batch[i]
 			switch res.Status {
@@ -270,7 +298,9 @@ func (d *deliverer) send(ctx context.Context, to receiver, jobs []job) (done []u
 					continue
 				}
 				if d.n.clock().Sub(j.finished) <= giveUpAfter {
-					unknown = errors.New("it does not know an exchange yet: " + res.Reason)
+					if !d.later(j.index) {
+						full = errors.New("it does not know many exchanges: " + res.Reason)
+					}
 					continue
 				}
 				d.n.log.WarnContext(ctx, "the other body knows nothing of an exchange", "body", to.member.String(), "exchange", j.exchange)
@@ -288,8 +318,8 @@ func (d *deliverer) send(ctx context.Context, to receiver, jobs []job) (done []u
 				done = append(done, j.index)
 			}
 		}
-		if unknown != nil {
-			return done, unknown
+		if err := cmp.Or(missed, full); err != nil {
+			return done, err
 		}
 	}
 	return done, nil

@@ -51,13 +51,19 @@ func (b *syncBuffer) String() string {
 
 func newBodies(t *testing.T, hop func(i int, next http.Handler) http.Handler) *bodies {
 	t.Helper()
+	return newBodiesAt(t, hop, nil)
+}
+
+// newBodiesAt is newBodies with a clock for each.
+func newBodiesAt(t *testing.T, hop func(i int, next http.Handler) http.Handler, clock func(i int) civibus.Clock) *bodies {
+	t.Helper()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%q", r.URL.Path) }))
 	t.Cleanup(upstream.Close)
 	specs := testnet.DefaultBodies()[:2]
 	specs[0].Services = []node.ServiceConfig{{ID: "population/persons", URL: upstream.URL}}
 	b := &bodies{T: t, log: &syncBuffer{}}
 	n, err := testnet.New(t.Context(), testnet.Options{
-		Dir: t.TempDir(), Bodies: specs, Hop: hop,
+		Dir: t.TempDir(), Bodies: specs, Hop: hop, Clock: clock,
 		Logger: slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
@@ -330,3 +336,71 @@ func TestEveryExchangeWithOneIDIsProvable(t *testing.T) {
 		}
 	})
 }
+
+// TestUnknownExchangeHoldsUpNoOther: the consumer's gateway was killed before it had
+// recorded an exchange that the provider answered. The provider offers its half again
+// and again, at growing intervals and for an hour; what both know gets its half
+// meanwhile.
+func TestUnknownExchangeHoldsUpNoOther(t *testing.T) {
+	const lost = "9a4b3f2e-0c1d-4e5f-8a6b-7c8d9e0f1a2b"
+	var ahead, offered atomic.Int64 // the provider's clock; deliveries of the lost exchange
+	fields := make(chan http.Header, 1)
+	b := newBodiesAt(t, func(i int, next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case i == 0 && strings.HasPrefix(r.URL.Path, "/r1/"):
+				select {
+				case fields <- r.Header.Clone():
+				default:
+				}
+			case i == 1 && strings.HasSuffix(r.URL.Path, "/receipts"):
+				raw, err := io.ReadAll(r.Body)
+				if err != nil {
+					t.Error(err)
+				}
+				if bytes.Contains(raw, []byte(lost)) {
+					defer offered.Add(1)
+				}
+				r.Body = io.NopCloser(bytes.NewReader(raw))
+			}
+			next.ServeHTTP(w, r)
+		})
+	}, func(i int) civibus.Clock {
+		return map[int]civibus.Clock{0: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}[i]
+	})
+	undelivered := func() int {
+		d, err := b.provider.Node().EvidenceLog().Undelivered(0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(d)
+	}
+
+	// 1. An exchange that the consumer's gateway knows nothing of, offered four times:
+	// the next time is after 40 s, longer than anything here waits.
+	b.call()
+	seen := <-fields
+	seen.Set(civibus.HeaderRequestID, lost)
+	b.again(b.consumer, b.provider, "/r1/"+b.provider.Service("population", "persons").String()+"/lost", seen)
+	for wait := deliverEvery; wait < 40*time.Second; wait *= 2 {
+		n := offered.Load()
+		b.until("the lost exchange is offered", func() bool { return offered.Load() > n })
+		ahead.Add(int64(wait))
+	}
+	n := offered.Load()
+	b.until("the lost exchange is offered", func() bool { return offered.Load() > n })
+
+	// 2. Others get their halves.
+	for range 3 {
+		known := b.call()
+		b.until("the consumer has the provider's half of a later exchange", func() bool { return b.exchange(b.consumer, known).Counterpart })
+	}
+
+	// 3. After an hour it is given up.
+	b.until("nothing else waits", func() bool { return undelivered() == 1 })
+	ahead.Add(int64(time.Hour))
+	b.until("the half of the lost exchange is given up", func() bool { return undelivered() == 0 })
+}
+
+// deliverEvery is the first interval of deliveries.
+const deliverEvery = 5 * time.Second
