@@ -89,3 +89,20 @@ func PreparedCacheBytes(limit, n, bytes int) (held int) {
 	}
 	return held
 }
+
+// Table is a kind of record by its key, and Hashed what finds it.
+type (
+	Table  = table[int]
+	Hashed = hashed[string, int]
+)
+
+// SetHashed puts a value under a key as if this was its hash.
+func SetHashed(t *Hashed, hash uint64, key string, v int) (old int, had bool) {
+	return t.set(hash, key, v)
+}
+
+// GetHashed finds a key that was put under this hash.
+func GetHashed(t *Hashed, hash uint64, key string) (int, bool) { return t.get(hash, key) }
+
+// RemoveHashed removes a key that was put under this hash.
+func RemoveHashed(t *Hashed, hash uint64, key string) bool { return t.remove(hash, key) }

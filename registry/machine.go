@@ -15,10 +15,12 @@ import (
 const (
 	// keepVersions is how many changed versions of the state stay provable.
 	keepVersions = 64
-	// rememberedSignatures bounds the cache of good signatures; it exceeds any
-	// sensible mempool.
-	rememberedSignatures = 1 << 17
-	// rememberedBytes bounds the envelopes that are remembered decoded.
+	// rememberedSignatures bounds the cache of good signatures inside transactions: by
+	// keys that show their possession, and on checkpoints by another key than the
+	// envelope's.
+	rememberedSignatures = 1 << 15
+	// rememberedBytes bounds the envelopes that are remembered decoded, together with
+	// whether their own signature is good.
 	rememberedBytes = 24 << 20
 )
 

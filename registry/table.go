@@ -12,9 +12,9 @@ import (
 // (copy on write), both can be written afterwards, and one that nobody writes may
 // be read by anyone.
 //
-// A search in an ordered tree alone waits for memory at each of its comparisons:
-// with 65,536 keys 1,215 ns against the 145 ns of a hash, and looking up was a
-// fifth of what a transaction took.
+// A search in an ordered tree alone waits for memory at each of its comparisons;
+// in a busy ledger looking up was a fifth of what a transaction took. BenchmarkTable,
+// where nothing else uses the caches: 0.20 us against 0.33 with 65,536 keys.
 type table[V any] struct {
 	names  btree.Set[string]
 	values hashed[string, V]

@@ -89,8 +89,9 @@ func (e *expandedKeys) put(public ed25519.PublicKey, known *voi.ExpandedPublicKe
 	e.young[string(public)] = known
 }
 
-// signatureCache remembers good signatures, so that what Check verified is not
-// verified again by Execute. Being in it never changes a result, only its cost:
+// signatureCache remembers good signatures inside transactions, so that what Check
+// verified is not verified again by Execute; an envelope's own is remembered with the
+// decoded envelope (prepared). Being in it never changes a result, only its cost:
 // an entry is a fact about bytes, not about the state. It is bounded by two
 // generations.
 type signatureCache struct {
