@@ -17,9 +17,10 @@ const silence = 4 * time.Second
 // acknowledges nothing for a while (TCP_USER_TIMEOUT, tcp(7)). Otherwise, after a cut
 // of half a minute, the kernel waits as long again before it sends the next time, and
 // the engine, which asks its peers for a sign of life once a minute, with it. The
-// engine keeps its connections to itself, so it is looked for among those of the
-// process. It reports whether it was found.
-func endSilence(remote net.Addr) bool {
+// engine keeps its connections to itself, so they are looked for among those of the
+// process; several nodes in one process may each have one to the same address. It
+// reports whether there was any.
+func endSilence(remote net.Addr) (found bool) {
 	want, ok := remote.(*net.TCPAddr)
 	if !ok {
 		return false
@@ -38,10 +39,10 @@ func endSilence(remote net.Addr) bool {
 			continue
 		}
 		if unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence.Milliseconds())) == nil {
-			return true
+			found = true
 		}
 	}
-	return false
+	return found
 }
 
 func sameAddress(a unix.Sockaddr, want *net.TCPAddr) bool {
