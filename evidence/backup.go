@@ -15,6 +15,7 @@ import (
 	"github.com/civibus/civibus/evidence/tiles"
 	"github.com/civibus/civibus/evidence/wal"
 	"github.com/civibus/civibus/internal/backup/dump"
+	"github.com/civibus/civibus/internal/ldb"
 	"github.com/civibus/civibus/internal/schema"
 )
 
@@ -147,7 +148,7 @@ func (c Config) backup(ctx context.Context, put dump.Put, name string, cut *leve
 // crash: the next Open takes up what is not in the Merkle log yet.
 func RestoreDir(dir string) error {
 	from := filepath.Join(dir, indexDir+dump.Suffix)
-	db, err := leveldb.OpenFile(filepath.Join(dir, indexDir), &opt.Options{ErrorIfExist: true, WriteBuffer: 16 << 20, Compression: opt.NoCompression})
+	db, err := ldb.Open(filepath.Join(dir, indexDir), opt.Options{ErrorIfExist: true, WriteBuffer: 16 << 20, Compression: opt.NoCompression})
 	if err != nil {
 		return fmt.Errorf("restore evidence index: %w", err)
 	}

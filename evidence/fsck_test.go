@@ -106,7 +106,8 @@ func TestFsckNamesDamage(t *testing.T) {
 		{"tree state", "tree/.state/treeState", 0, 0.6},
 		{"body", "bodies/*/*.body", 0, 0.5},
 		{"archive key", "archive.key", 0, 0.2},
-		{"index table or journal", "index/*.log", 0, 0.5},
+		{"index journal, first half", "index/*.log", 0, 0.3},
+		{"index journal, beginning", "index/*.log", 0, 0.001},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			damaged := filepath.Join(t.TempDir(), "log")
@@ -128,7 +129,7 @@ func TestFsckNamesDamage(t *testing.T) {
 			switch c.name {
 			case "archive key":
 				want = one(t, damaged, "bodies/*/*.body", 0)
-			case "index table or journal":
+			case "index journal, first half", "index journal, beginning":
 				want = filepath.Join(damaged, "index")
 			}
 			found := false

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 
 	"github.com/syndtr/goleveldb/leveldb"
-	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
 	"github.com/syndtr/goleveldb/leveldb/filter"
 	"github.com/syndtr/goleveldb/leveldb/iterator"
 	"github.com/syndtr/goleveldb/leveldb/opt"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/evidence/wal"
+	"github.com/civibus/civibus/internal/ldb"
 )
 
 // index says where everything is. Its keys begin with a letter; numbers are
@@ -38,7 +38,7 @@ type index struct {
 	broken atomic.Bool // a write has failed
 
 	mu sync.RWMutex // held for writing while db is replaced
-	db *leveldb.DB
+	db *ldb.DB
 }
 
 const maxExchangeID = 255
@@ -52,22 +52,20 @@ func openIndex(dir string, readOnly bool) (*index, error) {
 	return &index{dir: dir, db: db}, nil
 }
 
-func openDB(dir string, readOnly bool) (*leveldb.DB, error) {
-	db, err := leveldb.OpenFile(dir, &opt.Options{
+func openDB(dir string, readOnly bool) (*ldb.DB, error) {
+	db, err := ldb.Open(dir, opt.Options{
 		ReadOnly:               readOnly,
 		ErrorIfMissing:         readOnly,
 		BlockCacheCapacity:     8 << 20,
 		WriteBuffer:            8 << 20,
 		CompactionTableSize:    8 << 20,
 		OpenFilesCacheCapacity: 64,
+		DisableSeeksCompaction: true, // looking up what is not there is no reason to merge
 		Filter:                 filter.NewBloomFilter(10),
 		Compression:            opt.NoCompression,
-		// Reading stops at damage and compaction does not drop it. A torn end of
-		// the journal is let go: its write was not acknowledged.
-		Strict: opt.StrictJournalChecksum | opt.StrictBlockChecksum | opt.StrictReader | opt.StrictCompaction,
 	})
 	if err != nil {
-		if ldberrors.IsCorrupted(err) {
+		if ldb.Damaged(err) != nil {
 			return nil, fmt.Errorf("the evidence index %s is damaged (%w): restore it from a backup taken with the rest of the directory", dir, err)
 		}
 		return nil, fmt.Errorf("open evidence index: %w", err)

@@ -16,6 +16,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 
 	"github.com/civibus/civibus/internal/backup/dump"
+	"github.com/civibus/civibus/internal/ldb"
 	"github.com/civibus/civibus/internal/schema"
 	"github.com/civibus/civibus/registry"
 )
@@ -49,7 +50,7 @@ func (n *Node) Backup(ctx context.Context, put dump.Put, name string) (info Back
 	defer n.leave()
 	ctx, cancel := n.untilClosed(ctx)
 	defer cancel()
-	open := map[string]*leveldb.DB{"registry": n.store.db}
+	open := map[string]*leveldb.DB{"registry": n.store.db.DB}
 	for _, id := range []string{"state", "blockstore", "evidence"} {
 		if g, ok := n.dbs.db(id).(*guardedDB); ok {
 			if db, ok := g.db.(*dbm.GoLevelDB); ok {
@@ -58,7 +59,7 @@ func (n *Node) Backup(ctx context.Context, put dump.Put, name string) (info Back
 		}
 	}
 	if n.witness != nil {
-		open["witness"] = n.witness.db
+		open["witness"] = n.witness.db.DB
 	}
 	// 1. One moment: the heights are the same before and after the cuts.
 	states, blocks := sm.NewStore(n.dbs.db("state"), sm.StoreOptions{}), n.engine.BlockStore()
@@ -146,7 +147,7 @@ func BackupDir(ctx context.Context, dir string, put dump.Put, name string) (info
 		defer cut.Release()
 		cuts[s.name] = cut
 		if s.name == "registry" {
-			machine, err := registry.Open(&store{db: db})
+			machine, err := registry.Open(&store{db: &ldb.DB{DB: db}})
 			if err != nil {
 				return info, fmt.Errorf("back up the ledger: %s: %w", path, err)
 			}
@@ -232,7 +233,7 @@ func RestoreDir(ctx context.Context, dir string, guard Guard) (info BackupInfo, 
 
 // loadStore makes a database of a dump.
 func loadStore(ctx context.Context, from, to string) error {
-	db, err := leveldb.OpenFile(to, &opt.Options{ErrorIfExist: true, WriteBuffer: 32 << 20})
+	db, err := ldb.Open(to, opt.Options{ErrorIfExist: true, WriteBuffer: 32 << 20})
 	if err != nil {
 		return err
 	}

@@ -14,9 +14,9 @@ import (
 	dbm "github.com/cometbft/cometbft-db"
 	sm "github.com/cometbft/cometbft/state"
 	cmtstore "github.com/cometbft/cometbft/store"
-	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 
+	"github.com/civibus/civibus/internal/ldb"
 	"github.com/civibus/civibus/registry"
 )
 
@@ -52,7 +52,7 @@ func Check(ctx context.Context, dir string) (*Report, error) {
 	}
 	defer lock.Close()
 	// 1. Every database, record by record: each block of a file has a checksum.
-	open, engine := make(map[string]*leveldb.DB), make(map[string]dbm.DB)
+	open, engine := make(map[string]*ldb.DB), make(map[string]dbm.DB)
 	defer func() {
 		for _, db := range open {
 			db.Close() // it was only read
@@ -77,7 +77,7 @@ func Check(ctx context.Context, dir string) (*Report, error) {
 			it.Release()
 		}
 		if err != nil {
-			if damage := damaged(err); damage != nil && damage.Fd.Num > 0 {
+			if damage := ldb.Damaged(err); damage != nil && damage.Fd.Num > 0 {
 				path = filepath.Join(path, damage.Fd.String())
 			}
 			fix := fixResync
@@ -194,15 +194,15 @@ func readOnly() *opt.Options {
 
 // openReadOnly opens the database in a folder for reading, one of the engine's also
 // as the engine sees it.
-func openReadOnly(path string) (*leveldb.DB, dbm.DB, error) {
+func openReadOnly(path string) (*ldb.DB, dbm.DB, error) {
 	id, isEngine := strings.CutSuffix(filepath.Base(path), ".db")
 	if !isEngine {
-		db, err := leveldb.OpenFile(path, readOnly())
+		db, err := ldb.Open(path, *readOnly())
 		return db, nil, err
 	}
 	db, err := dbm.NewGoLevelDBWithOpts(id, filepath.Dir(path), readOnly())
 	if err != nil {
 		return nil, nil, err
 	}
-	return db.DB(), db, nil
+	return &ldb.DB{DB: db.DB()}, db, nil
 }

@@ -10,6 +10,8 @@ import (
 	dbm "github.com/cometbft/cometbft-db"
 	cmtcfg "github.com/cometbft/cometbft/config"
 	"github.com/syndtr/goleveldb/leveldb/opt"
+
+	"github.com/civibus/civibus/internal/ldb"
 )
 
 // engineDBs opens the engine's databases and closes them itself, after the
@@ -34,7 +36,7 @@ func (e *engineDBs) provide(ctx *cmtcfg.DBContext) (dbm.DB, error) {
 	path := filepath.Join(ctx.Config.DBDir(), ctx.ID+".db")
 	db, err := openEngineDB(ctx.ID, ctx.Config.DBDir())
 	if err != nil {
-		if damaged(err) != nil {
+		if ldb.Damaged(err) != nil {
 			return nil, engineDamage(path, err)
 		}
 		return nil, err
@@ -61,6 +63,7 @@ func openEngineDB(id, dir string) (*dbm.GoLevelDB, error) {
 		WriteBuffer:            4 << 20,
 		BlockCacheCapacity:     4 << 20,
 		OpenFilesCacheCapacity: 64,
+		DisableSeeksCompaction: true,
 	})
 }
 
@@ -96,7 +99,7 @@ type guardedDB struct {
 
 // engineDamage names a damaged file of the engine and the fix.
 func engineDamage(path string, err error) error {
-	if d := damaged(err); d != nil && d.Fd.Num > 0 {
+	if d := ldb.Damaged(err); d != nil && d.Fd.Num > 0 {
 		path = filepath.Join(path, d.Fd.String())
 	}
 	return fmt.Errorf("the ledger's file %s is damaged: %w; stop the node and run \"civibus ledger resync\": it moves the files away, and the node fetches them from the other bodies", path, err)
@@ -104,7 +107,7 @@ func engineDamage(path string, err error) error {
 
 // look reports an error that means damage.
 func (g *guardedDB) look(err error) error {
-	if err != nil && damaged(err) != nil {
+	if err != nil && ldb.Damaged(err) != nil {
 		err = engineDamage(g.path, err)
 		if g.onDamage != nil {
 			g.onDamage(err)

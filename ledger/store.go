@@ -10,6 +10,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
 
+	"github.com/civibus/civibus/internal/ldb"
 	"github.com/civibus/civibus/registry"
 )
 
@@ -23,28 +24,36 @@ const (
 // so that a block's state and the results of its transactions become durable in
 // one atomic, synced write.
 type store struct {
-	db   *leveldb.DB
+	db   *ldb.DB
 	sync bool // writes are durable when they return; off in fuzzing only
 
 	mu     sync.Mutex
 	staged []registry.KV // ledger records for the next write
 	purged [][]byte
+
+	writing sync.Mutex
+	batch   leveldb.Batch
 }
 
 var _ registry.Store = (*store)(nil)
 
 // openStore opens or creates the database in dir.
 func openStore(dir string) (*store, error) {
-	db, err := openDB(dir, opt.Options{
+	db, err := ldb.Open(dir, opt.Options{
 		Filter:                 filter.NewBloomFilter(10), // most lookups are for what is not there
+		Compression:            opt.NoCompression,         // most of it is hashes
 		WriteBuffer:            16 << 20,
 		CompactionTableSize:    8 << 20, // fewer and longer merges while much is written
 		CompactionTotalSize:    64 << 20,
+		DisableSeeksCompaction: true, // looking up what is not there is no reason to merge
+		CompactionL0Trigger:    8,
+		WriteL0SlowdownTrigger: 16,
+		WriteL0PauseTrigger:    24,
 		BlockCacheCapacity:     8 << 20,
 		OpenFilesCacheCapacity: 128,
 	})
 	if err != nil {
-		if damaged(err) != nil {
+		if ldb.Damaged(err) != nil {
 			return nil, fmt.Errorf("registry database %s is damaged: %w; move it away, and the blocks are executed again", dir, err)
 		}
 		return nil, fmt.Errorf("open registry database %s: %w", dir, err)
@@ -64,7 +73,7 @@ func spaced(space byte, key []byte) []byte {
 // Get returns the value of a registry key, or nil when it is absent.
 func (s *store) Get(key []byte) ([]byte, error) { return get(s.db, spaced(registrySpace, key)) }
 
-func get(db *leveldb.DB, key []byte) ([]byte, error) {
+func get(db *ldb.DB, key []byte) ([]byte, error) {
 	v, err := db.Get(key, nil)
 	if errors.Is(err, leveldb.ErrNotFound) {
 		return nil, nil
@@ -94,20 +103,12 @@ func (s *store) Write(puts []registry.KV, deletes [][]byte) error {
 	s.staged, s.purged = nil, nil
 	s.mu.Unlock()
 
-	// The buffer is of the batch's size from the beginning: one that grows is copied
-	// again and again, which took one twentieth of a busy ledger's time.
-	size := 0
-	for _, list := range [][]registry.KV{puts, staged} {
-		for _, kv := range list {
-			size += len(kv.Key) + len(kv.Value) + batchRecord
-		}
-	}
-	for _, list := range [][][]byte{deletes, purged} {
-		for _, k := range list {
-			size += len(k) + batchRecord
-		}
-	}
-	batch := leveldb.MakeBatch(size)
+	// One batch serves all blocks: one that grows is copied again and again, which took
+	// one twentieth of a busy ledger's time.
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	batch := &s.batch
+	batch.Reset()
 	key := []byte{registrySpace}
 	for _, k := range deletes {
 		key = append(key[:1], k...)
@@ -123,12 +124,15 @@ func (s *store) Write(puts []registry.KV, deletes [][]byte) error {
 	for _, kv := range staged {
 		batch.Put(kv.Key, kv.Value)
 	}
-	return s.db.Write(batch, &opt.WriteOptions{Sync: s.sync})
+	err := s.db.Write(batch, &opt.WriteOptions{Sync: s.sync})
+	if len(batch.Dump()) > keptBatch {
+		s.batch = leveldb.Batch{}
+	}
+	return err
 }
 
-// batchRecord is the most that a record in a batch has besides its key and value, with
-// the space byte: a kind and two lengths.
-const batchRecord = 1 + 1 + 5 + 5
+// keptBatch is the longest batch whose memory is kept, in bytes.
+const keptBatch = 16 << 20
 
 // stage keeps ledger records for the next Write.
 func (s *store) stage(puts []registry.KV, deletes [][]byte) {

@@ -8,11 +8,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/internal/ldb"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
 )
@@ -138,7 +138,7 @@ func (n *Node) witnessChain() error {
 // a crash the root is known to which the key may be bound.
 type witness struct {
 	clock civibus.Clock
-	db    *leveldb.DB
+	db    *ldb.DB
 
 	mu sync.Mutex
 }
@@ -147,7 +147,7 @@ func openWitness(dir string, signer civibus.Signer, clock civibus.Clock) (*witne
 	if signer == nil {
 		return nil, nil
 	}
-	db, err := openDB(dir, opt.Options{WriteBuffer: 1 << 20, BlockCacheCapacity: 1 << 20, OpenFilesCacheCapacity: 16})
+	db, err := ldb.Open(dir, opt.Options{WriteBuffer: 1 << 20, BlockCacheCapacity: 1 << 20, OpenFilesCacheCapacity: 16})
 	if err != nil {
 		return nil, fmt.Errorf("open the witness's journal %s: %w", dir, err)
 	}

@@ -21,7 +21,7 @@ var rules = []arch.Rule{
 	{Room: "seal/httpsig"},
 	{Room: "seal", Allow: []string{".", "internal/rawio", "internal/schema"}},
 	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                    // one server for all faces, so that their limits are one code
-	{Room: "evidence", Allow: []string{".", "internal/rawio", "internal/schema", "internal/pqnote", "internal/backup/dump"}},                 // one form of mark for every store on disk
+	{Room: "evidence", Allow: []string{".", "internal/rawio", "internal/schema", "internal/pqnote", "internal/ldb", "internal/backup/dump"}}, // one form of mark for every store on disk
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
@@ -29,7 +29,7 @@ var rules = []arch.Rule{
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
-	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/backup/dump"}},
+	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/ldb", "internal/backup/dump"}},
 	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
@@ -40,6 +40,7 @@ var rules = []arch.Rule{
 	{Room: "internal/h1", Allow: []string{"internal/rawio"}},
 	{Room: "internal/httpd", Allow: []string{"internal/h1serve", "internal/rawio", "internal/tlsprofile"}},
 	{Room: "internal/h1serve"},
+	{Room: "internal/ldb"},
 	{Room: "internal/mldsa", Allow: []string{"."}},
 	{Room: "internal/pqnote", Allow: []string{".", "internal/mldsa"}},
 	{Room: "internal/tlsprofile"},
@@ -62,7 +63,7 @@ var engines = map[string][]string{
 	"github.com/cometbft/cometbft":            {"ledger", "bench/ledger"},
 	"github.com/cometbft/cometbft-db":         {"ledger", "bench/ledger"},
 	"github.com/transparency-dev/tessera":     {"evidence", "bench/evidence"},
-	"github.com/syndtr/goleveldb":             {"ledger", "evidence", "bench/ledger", "bench/registry"},
+	"github.com/syndtr/goleveldb":             {"ledger", "evidence", "internal/ldb", "bench/ledger", "bench/registry"},
 	"github.com/dunglas/httpsfv":              {"seal"},
 	"github.com/spf13/cobra":                  {"cmd"},
 	"github.com/pelletier/go-toml":            {"node", "registry", "cmd", "internal"},

@@ -11,15 +11,18 @@ import (
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
 
+	"github.com/civibus/civibus/internal/ldb"
 	"github.com/civibus/civibus/registry"
 )
 
 // database is a registry.Store as the ledger has it.
-type database struct{ db *leveldb.DB }
+type database struct{ db *ldb.DB }
 
 func openDatabase(dir string) (*database, error) {
-	db, err := leveldb.OpenFile(dir, &opt.Options{
-		Filter: filter.NewBloomFilter(10), WriteBuffer: 8 << 20, BlockCacheCapacity: 8 << 20, OpenFilesCacheCapacity: 128,
+	db, err := ldb.Open(dir, opt.Options{
+		Filter: filter.NewBloomFilter(10), Compression: opt.NoCompression, DisableSeeksCompaction: true,
+		WriteBuffer: 16 << 20, CompactionTableSize: 8 << 20, CompactionTotalSize: 64 << 20, CompactionL0Trigger: 8,
+		WriteL0SlowdownTrigger: 16, WriteL0PauseTrigger: 24, BlockCacheCapacity: 8 << 20, OpenFilesCacheCapacity: 128,
 	})
 	return &database{db}, err
 }

@@ -1,4 +1,4 @@
-package ledger
+package ldb
 
 import (
 	"encoding/binary"
@@ -8,52 +8,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/syndtr/goleveldb/leveldb"
 	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
-	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
 )
-
-// strict makes goleveldb report damage of any file where it would pass over it:
-// a registry of which a part is missing is worse than one that does not open.
-const strict = opt.StrictManifest | opt.StrictJournal | opt.StrictJournalChecksum |
-	opt.StrictBlockChecksum | opt.StrictCompaction | opt.StrictReader
-
-// openDB opens a database whose writes are all synced. The machine may have lost
-// power in the middle of the last write, which nobody was told of: such a torn
-// end of a journal is cut off. All other damage is an error.
-func openDB(dir string, options opt.Options) (*leveldb.DB, error) {
-	options.Strict = strict
-	for cuts := 0; ; cuts++ {
-		db, err := leveldb.OpenFile(dir, &options)
-		damage := damaged(err)
-		if damage == nil || cuts == 2 { // one journal and one manifest are open at a time
-			return db, err
-		}
-		name := ""
-		switch damage.Fd.Type {
-		case storage.TypeJournal:
-			name = fmt.Sprintf("%06d.log", damage.Fd.Num)
-		case storage.TypeManifest:
-			name = fmt.Sprintf("MANIFEST-%06d", damage.Fd.Num)
-		default:
-			return nil, err
-		}
-		torn, terr := cutTornEnd(filepath.Join(dir, name))
-		if terr != nil || !torn {
-			return nil, errors.Join(err, terr)
-		}
-	}
-}
-
-// damaged returns what is damaged if that is the error, or nil.
-func damaged(err error) *ldberrors.ErrCorrupted {
-	var damage *ldberrors.ErrCorrupted
-	if !errors.As(err, &damage) {
-		return nil
-	}
-	return damage
-}
 
 // The journal format: blocks of 32 KiB, in them chunks of a checksum (4 bytes),
 // a length (2 bytes) and a type (1 byte), then the payload. A record is one full
@@ -66,15 +23,50 @@ const (
 )
 
 // cutTornEnd cuts an unfinished record off the end of a journal file. It does
-// nothing and returns false when a record begins after the damage: then more is
-// wrong than an end that was not written.
+// nothing and returns false when there is none, or more is wrong.
 func cutTornEnd(file string) (bool, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return false, err
 	}
+	whole, torn := lastWhole(data)
+	if !torn || whole == len(data) {
+		return false, nil
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return false, err
+	}
+	return true, errors.Join(f.Truncate(int64(whole)), f.Sync(), f.Close())
+}
+
+// checkJournals reads the journals in a folder and returns an error if one of them is
+// damaged elsewhere than at its end.
+func checkJournals(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if whole, torn := lastWhole(data); !torn {
+			fd := storage.FileDesc{Type: storage.TypeJournal}
+			_, _ = fmt.Sscanf(filepath.Base(name), "%d.log", &fd.Num) // another name is no journal's
+			return ldberrors.NewErrCorrupted(fd, fmt.Errorf("a record at or after byte %d does not have its checksum", whole))
+		}
+	}
+	return nil
+}
+
+// lastWhole returns where the last whole record before any damage ends. What follows is
+// the torn end of a journal unless a record begins there: then more is wrong than an end
+// that was not written.
+func lastWhole(data []byte) (whole int, torn bool) {
 	// 1. Where does the last whole record end, and where is the damage?
-	whole, at := 0, 0
+	at := 0
 	for at < len(data) {
 		if left := journalBlock - at%journalBlock; left < journalHeader {
 			at += left // padding
@@ -92,18 +84,10 @@ func cutTornEnd(file string) (bool, error) {
 	// 2. Does a record begin behind it?
 	for i := at + 1; i+journalHeader <= len(data); i++ {
 		if kind, _, ok := chunkAt(data, i); ok && (kind == chunkFull || kind == chunkFirst) {
-			return false, nil
+			return whole, false
 		}
 	}
-	if whole == len(data) {
-		return false, nil
-	}
-	// 3. Cut.
-	f, err := os.OpenFile(file, os.O_WRONLY, 0)
-	if err != nil {
-		return false, err
-	}
-	return true, errors.Join(f.Truncate(int64(whole)), f.Sync(), f.Close())
+	return whole, true
 }
 
 // chunkAt reads the chunk at an offset and returns its type and its end, or
