@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"container/heap"
+	"hash/maphash"
 	"sync"
 
 	"github.com/cometbft/cometbft/types"
@@ -16,15 +17,21 @@ import (
 // compares now and then.
 type lanes struct {
 	mu    sync.Mutex
-	owner map[[32]byte]civibus.MemberID // by the hash of an envelope: the author's lane
-	held  map[civibus.MemberID]int      // transactions of each lane
+	owner map[[32]byte]laneID // by the hash of an envelope: the author's lane
+	held  map[laneID]int      // transactions of each lane
 }
+
+// laneID stands for a member: a hash that is another one in each process, so that
+// nobody can choose a member that falls together with another.
+type laneID uint64
+
+var laneSeed = maphash.MakeSeed()
 
 // admit counts an envelope and reports true, or reports that its author holds its
 // share already: while more than half of the pool (of size places) is taken, a
 // member may hold one part of it for each member that has any in it, and one more
 // part stays free for the next; never less than share per mille.
-func (l *lanes) admit(hash [32]byte, lane civibus.MemberID, size int, share uint32) bool {
+func (l *lanes) admit(hash [32]byte, lane laneID, size int, share uint32) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.owner[hash]; ok {
@@ -40,7 +47,7 @@ func (l *lanes) admit(hash [32]byte, lane civibus.MemberID, size int, share uint
 		}
 	}
 	if l.owner == nil {
-		l.owner, l.held = make(map[[32]byte]civibus.MemberID), make(map[civibus.MemberID]int)
+		l.owner, l.held = make(map[[32]byte]laneID), make(map[laneID]int)
 	}
 	l.owner[hash] = lane
 	l.held[lane]++
@@ -109,14 +116,14 @@ func (a *app) admit(hash [32]byte, envelope []byte) bool {
 	return a.lanes.admit(hash, laneOf(v, envelope), a.cfg.PoolTransactions, v.BlockShare())
 }
 
-// laneOf names the member that signed an envelope, the zero value when nobody knows.
-func laneOf(v *registry.View, envelope []byte) civibus.MemberID {
+// laneOf is the lane of the member that signed an envelope, 0 when nobody knows.
+func laneOf(v *registry.View, envelope []byte) laneID {
 	id := keyIDOf(envelope)
 	if len(id) != len(civibus.KeyID{}) || v == nil {
-		return civibus.MemberID{}
+		return 0
 	}
 	member, _ := v.MemberOf(civibus.KeyID(id))
-	return member
+	return laneID(maphash.Comparable(laneSeed, member))
 }
 
 // keyIDOf cuts the signing key's id out of an envelope: field 2 of field 1.
@@ -145,7 +152,7 @@ func byteField(b []byte, field protowire.Number) []byte {
 // into: the next one is of the member with the fewest bytes so far. Those of one
 // member stay in their order.
 func takeTurns(v *registry.View, txs [][]byte) [][]byte {
-	index := make(map[civibus.MemberID]*lane)
+	index := make(map[laneID]*lane)
 	var turns laneHeap
 	for _, tx := range txs {
 		name := laneOf(v, tx)

@@ -33,6 +33,7 @@ func (m *Machine) Check(envelope []byte) Result {
 	}
 	p := m.decode(v.state, envelope, m.prepared.get)
 	x := m.txn(v.state, v.height+1, v.now, nil)
+	x.checking = true
 	_, r := x.run(&p)
 	if r != nil && r.code.checked() {
 		return Result{r.code, r.reason, p.hash}
@@ -58,6 +59,9 @@ func (x *txn) run(p *prepared) ([]record, *refusal) {
 		return nil, r
 	}
 	records, r := x.handle(p.tx)
+	if x.checking { // keeps and withinQuota refuse with codes that Check does not
+		return records, r
+	}
 	if r == nil {
 		r = x.keeps(records)
 	}

@@ -42,7 +42,7 @@ type authorFact struct {
 // has not expired, and what it names is there.
 type grantFact struct {
 	directory uint64
-	right     civibus.AccessRight
+	right     *civibus.AccessRight
 }
 
 // signedBy reports whether the signature is the key's, and remembers it.

@@ -27,7 +27,7 @@ func (x *txn) grantRight(m *registrypb.GrantRight) ([]record, *refusal) {
 		if r := x.mustExist(next); r != nil {
 			return nil, r
 		}
-		x.facts.grant = &grantFact{x.directory, *next}
+		x.facts.grant = &grantFact{x.directory, next}
 	}
 	// 3. The right, and the end of the one it supersedes.
 	next.ID = hex.EncodeToString(x.hash[:16])
@@ -59,7 +59,7 @@ func (x *txn) knownGrant() (*civibus.AccessRight, bool) {
 	if f == nil || f.directory != x.directory || !f.right.ValidUntil.IsZero() && !f.right.ValidUntil.After(x.now) {
 		return nil, false
 	}
-	right := f.right
+	right := *f.right
 	return &right, true
 }
 

@@ -20,6 +20,7 @@ type txn struct {
 	hash       [32]byte
 	voted      bool // it is a proposal that passed: there is no author
 	leaving    bool // the author ends its membership
+	checking   bool // what only a block can tell is not asked
 	author     *civibus.Member
 	key        *civibus.RegisteredKey
 	keyID      string // of key, in hex

@@ -22,6 +22,9 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"os"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +46,7 @@ type options struct {
 func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each pair")
-	flag.DurationVar(&o.seconds, "for", 5*time.Second, "length of one throughput run")
+	flag.DurationVar(&o.seconds, "for", 12*time.Second, "length of one throughput run; some seconds' worth of transactions wait in the pools, so short ones scatter")
 	flag.StringVar(&o.kinds, "kinds", "notarise,anchor,right", "kinds of transactions, each measured for itself")
 	flag.IntVar(&o.keys, "keys", 8192, "signing keys, each of a member of its own")
 	flag.IntVar(&o.bytes, "bytes", 0, "length of kv's transactions; 0: that of the registry's")
@@ -53,6 +56,10 @@ func main() {
 	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles of the last run of each: this file for the registry, with .kv for kv")
 	flag.IntVar(&o.cost, "cost", 0, "measure the cost of that many anchors and nothing else")
 	flag.Parse()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(200) // as "civibus run" does
+		runtime.MemProfileRate = 0
+	}
 	measure := run
 	if o.cost > 0 {
 		measure = cost

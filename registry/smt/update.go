@@ -31,7 +31,6 @@ type Update struct {
 	oldest  uint64
 	pages   []newlyMade
 	stale   []uint64 // pages of the version before that this one does without
-	pruned  []uint64 // pages that no kept version needs
 	puts    []Put
 	deletes [][]byte
 }
@@ -84,11 +83,12 @@ func (t *Tree) Prepare(changes []Change) (*Update, error) {
 // Accept makes a written update the latest version.
 func (t *Tree) Accept(u *Update) {
 	t.nextID, t.oldest = u.nextID, u.oldest
+	// Pages of earlier versions are asked for by proofs only, which read them again.
+	for _, id := range u.stale {
+		t.cache.drop(id)
+	}
 	for _, n := range u.pages {
 		t.cache.put(n.id, n.page)
-	}
-	for _, id := range u.pruned {
-		t.cache.drop(id)
 	}
 	t.latest.Store(u.version)
 }
@@ -228,7 +228,6 @@ func (u *Update) prune() error {
 		for _, id := range ids {
 			u.deletes = append(u.deletes, u.tree.pageKey(id))
 		}
-		u.pruned = append(u.pruned, ids...)
 		u.deletes = append(u.deletes, u.tree.staleKey(next), u.tree.numberKey('r', u.oldest))
 		u.oldest = next
 	}
