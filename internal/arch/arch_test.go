@@ -25,6 +25,8 @@ var rules = []arch.Rule{
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
+	{Room: "process/definition", Allow: []string{"."}},
+	{Room: "process/examples", Allow: []string{"process/definition"}},
 	{Room: "registry", Allow: []string{".", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
@@ -72,6 +74,7 @@ var engines = map[string][]string{
 	"github.com/oasisprotocol/curve25519-voi": {"seal", "registry", "keys"},
 	"github.com/cloudflare/circl":             {"internal/mldsa"},
 	"github.com/miekg/pkcs11":                 {"keys/pkcs11"},
+	"cel.dev/cel-go":                          {"process/definition"},
 }
 
 func load(t *testing.T) ([]arch.Package, *token.FileSet) {
