@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -211,7 +212,15 @@ func Read(document []byte) (*Definition, error) {
 	decoder.KnownFields(true)
 	d := &Definition{}
 	if err := decoder.Decode(d); err != nil {
-		return nil, fmt.Errorf("definition: %w", err)
+		var fields *yaml.TypeError
+		if !errors.As(err, &fields) {
+			return nil, fmt.Errorf("definition: %w", err)
+		}
+		what := make([]string, len(fields.Errors))
+		for i, e := range fields.Errors { // without the names of Go types
+			what[i], _, _ = strings.Cut(e, " in type ")
+		}
+		return nil, fmt.Errorf("definition: %s", strings.Join(what, "; "))
 	}
 	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return nil, errors.New("definition: a second document follows, the rule is one")

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/civibus/civibus/process/definition"
+	"github.com/civibus/civibus/process/examples"
+)
+
+// newProcess is about definitions of processes. The ledger does not carry them yet.
+func newProcess(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "process",
+		Short: "Check definitions of processes that several bodies carry out together",
+		Long: `A definition says which roles do which steps for each other, in which order and
+until when (spec/process.md). Running processes over the ledger is not built yet.`,
+		Args: cobra.NoArgs,
+	}
+	c.AddCommand(newProcessCheck(a), newProcessExample(a))
+	return c
+}
+
+func newProcessCheck(a *app) *cobra.Command {
+	canonical := false
+	c := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a definition (YAML or JSON, - for standard input) and report its problems",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			// 1. What somebody wrote.
+			text, err := a.readFile(args[0], 4*definition.MaxDocument)
+			if err != nil {
+				return err
+			}
+			d, err := definition.Read(text)
+			if err != nil {
+				return refusal{args[0] + ": " + err.Error(), "spec/process.md describes the document; \"civibus process example birth\" prints one"}
+			}
+			// 2. Whether it can run.
+			p, err := d.Compile()
+			if err != nil {
+				return a.processProblems(args[0], d, err)
+			}
+			// 3. What it is.
+			if canonical {
+				document, err := d.Encode()
+				if err == nil {
+					_, err = a.out.Write(document)
+				}
+				return err
+			}
+			return a.processSummary(p)
+		},
+	}
+	c.Flags().BoolVar(&canonical, "canonical", false, "print the canonical form, which its digest is of, if there is no problem")
+	return c
+}
+
+func newProcessExample(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "example [NAME]",
+		Short: "Print a definition to start from, or the names of those that there are",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				text, err := examples.Files.ReadFile(args[0] + ".yaml")
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
+					return usageError{fmt.Errorf("there is no example %q", args[0]), "\"civibus process example\" lists them"}
+				}
+				if err == nil {
+					_, err = a.out.Write(text)
+				}
+				return err
+			}
+			files, err := examples.Files.ReadDir(".")
+			if err != nil {
+				return err
+			}
+			for _, f := range files {
+				fmt.Fprintln(a.out, strings.TrimSuffix(f.Name(), ".yaml"))
+			}
+			return nil
+		},
+	}
+}
+
+// processProblems tells what is wrong with a definition.
+func (a *app) processProblems(file string, d *definition.Definition, err error) error {
+	var problems definition.Problems
+	if !errors.As(err, &problems) {
+		problems = definition.Problems{err.Error()}
+	}
+	if a.json {
+		if err := a.printJSON(map[string]any{"ok": false, "id": d.ID, "version": d.Version, "problems": problems}); err != nil {
+			return err
+		}
+	}
+	lines := make([]string, len(problems))
+	for i, p := range problems {
+		lines[i] = file + ": " + p
+	}
+	return refusal{strings.Join(lines, "\n"), "spec/process.md has the rules"}
+}
+
+// processSummary tells who does what until when.
+func (a *app) processSummary(p *definition.Process) error {
+	document, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	digest := hex.EncodeToString(p.Digest[:])
+	if a.json {
+		return a.printJSON(map[string]any{
+			"ok": true, "id": p.ID, "version": p.Version, "digest": digest, "bytes": len(document),
+			"roles": len(p.Roles), "facts": len(p.Facts), "steps": len(p.Steps), "ends": len(p.Ends), "variants": len(p.Variants),
+		})
+	}
+	variants := make([]string, len(p.Variants))
+	for i, v := range p.Variants {
+		variants[i] = v.ID
+	}
+	a.pairs("process", fmt.Sprintf("%s, version %d: %s", p.ID, p.Version, p.Title), "digest", digest,
+		"bytes", fmt.Sprintf("%d of at most %d", len(document), definition.MaxDocument), "variants", strings.Join(variants, ", "))
+	fmt.Fprintln(a.out)
+	t := table{head: []string{"STEP", "FROM", "TO", "AFTER", "WITHIN", "IF LATE", "TAKEN BACK BY"}}
+	for _, s := range p.Steps {
+		t.add(s.ID, s.From, s.To, after(s.Needs), s.Deadline.String(), string(cmp.Or(s.OnTimeout, definition.Escalate)), cmp.Or(s.Undo, "nothing"))
+	}
+	t.write(a.out)
+	return nil
+}
+
+// after says which steps come before.
+func after(n *definition.Needs) string {
+	switch {
+	case n == nil:
+		return ""
+	case len(n.Any) > 0:
+		return "any of " + strings.Join(n.Any, ", ")
+	case n.Of > 0:
+		return strconv.Itoa(n.Of) + " of " + strings.Join(n.Steps, ", ")
+	}
+	return strings.Join(n.All, ", ")
+}
