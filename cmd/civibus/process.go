@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/civibus/civibus/process/definition"
+	"github.com/civibus/civibus/process/draw"
 	"github.com/civibus/civibus/process/examples"
 )
 
@@ -24,7 +25,7 @@ func newProcess(a *app) *cobra.Command {
 until when (spec/process.md). Running processes over the ledger is not built yet.`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(newProcessCheck(a), newProcessExample(a))
+	c.AddCommand(newProcessCheck(a), newProcessDraw(a), newProcessExample(a))
 	return c
 }
 
@@ -35,23 +36,12 @@ func newProcessCheck(a *app) *cobra.Command {
 		Short: "Check a definition (YAML or JSON, - for standard input) and report its problems",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			// 1. What somebody wrote.
-			text, err := a.readFile(args[0], 4*definition.MaxDocument)
+			p, err := a.readProcess(args[0])
 			if err != nil {
 				return err
 			}
-			d, err := definition.Read(text)
-			if err != nil {
-				return refusal{args[0] + ": " + err.Error(), "spec/process.md describes the document; \"civibus process example birth\" prints one"}
-			}
-			// 2. Whether it can run.
-			p, err := d.Compile()
-			if err != nil {
-				return a.processProblems(args[0], d, err)
-			}
-			// 3. What it is.
 			if canonical {
-				document, err := d.Encode()
+				document, err := p.Encode()
 				if err == nil {
 					_, err = a.out.Write(document)
 				}
@@ -62,6 +52,51 @@ func newProcessCheck(a *app) *cobra.Command {
 	}
 	c.Flags().BoolVar(&canonical, "canonical", false, "print the canonical form, which its digest is of, if there is no problem")
 	return c
+}
+
+func newProcessDraw(a *app) *cobra.Command {
+	bpmn, variant := false, ""
+	c := &cobra.Command{
+		Use:   "draw FILE",
+		Short: "Draw a definition as an SVG picture, or write it as a BPMN 2.0 choreography",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			p, err := a.readProcess(args[0])
+			if err != nil {
+				return err
+			}
+			form := draw.Definition
+			if bpmn {
+				form = draw.BPMN
+			}
+			drawn, err := form(p, variant)
+			if err != nil {
+				return usageError{err, "\"civibus process check\" lists the variants"}
+			}
+			_, err = a.out.Write(drawn)
+			return err
+		},
+	}
+	c.Flags().BoolVar(&bpmn, "bpmn", false, "write BPMN 2.0 XML, which modelling tools open")
+	c.Flags().StringVar(&variant, "variant", "", "as it is in this `variant`")
+	return c
+}
+
+// readProcess reads a definition that somebody wrote and checks whether it can run.
+func (a *app) readProcess(file string) (*definition.Process, error) {
+	text, err := a.readFile(file, 4*definition.MaxDocument)
+	if err != nil {
+		return nil, err
+	}
+	d, err := definition.Read(text)
+	if err != nil {
+		return nil, refusal{file + ": " + err.Error(), "spec/process.md describes the document; \"civibus process example birth\" prints one"}
+	}
+	p, err := d.Compile()
+	if err != nil {
+		return nil, a.processProblems(file, d, err)
+	}
+	return p, nil
 }
 
 func newProcessExample(a *app) *cobra.Command {

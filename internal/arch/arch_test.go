@@ -26,6 +26,7 @@ var rules = []arch.Rule{
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
 	{Room: "process/definition", Allow: []string{"."}},
+	{Room: "process/draw", Allow: []string{"process/definition"}},
 	{Room: "process/examples", Allow: []string{"process/definition"}},
 	{Room: "registry", Allow: []string{".", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},

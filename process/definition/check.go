@@ -73,6 +73,22 @@ func (d *Definition) Compile() (*Process, error) {
 	return p, nil
 }
 
+// Plan returns the steps of the definition as it is in a variant, "" for none, each after
+// those that it needs. Steps that the variant leaves out are not among them.
+func (p *Process) Plan(variant string) ([]Step, error) {
+	plan, ok := p.plans[variant]
+	if !ok {
+		return nil, fmt.Errorf("process %s has no variant %.64q", p.ID, variant)
+	}
+	var out []Step
+	for _, n := range plan.sorted {
+		if !plan.left[n] {
+			out = append(out, plan.steps[n])
+		}
+	}
+	return out, nil
+}
+
 // collector collects problems.
 type collector struct {
 	d        *Definition
@@ -315,7 +331,7 @@ func (c *collector) needs(where string, n *Needs) {
 	if forms != 1 || (n.Of > 0) != (len(n.Steps) > 0) || n.Of > len(n.Steps) || n.Of < 0 {
 		c.problem(where, "needs: the rule is one of all, any, or of with steps, of which there are as many")
 	}
-	c.unique(where+" needs", len(n.steps()), func(i int) string { return n.steps()[i] })
+	c.unique(where+" needs", len(n.Before()), func(i int) string { return n.Before()[i] })
 }
 
 // plan puts a variant into the definition and checks the graph that comes of it.
@@ -354,14 +370,14 @@ func (c *collector) plan(v *Variant) *plan {
 func (c *collector) graph(where string, p *plan) {
 	before := len(c.problems)
 	for _, s := range p.steps {
-		for _, id := range s.Needs.steps() {
+		for _, id := range s.Needs.Before() {
 			if _, ok := p.index[id]; !ok {
 				c.problem(where+"step "+s.ID, "needs: there is no step %.64q", id)
 			}
 		}
 	}
 	for _, e := range c.d.Ends {
-		for _, id := range e.Needs.steps() {
+		for _, id := range e.Needs.Before() {
 			if _, ok := p.index[id]; !ok {
 				c.problem(where+"end "+e.ID, "needs: there is no step %.64q", id)
 			}
@@ -378,7 +394,7 @@ func (c *collector) graph(where string, p *plan) {
 	}
 	p.after = make([][]int, len(p.steps))
 	for _, n := range p.sorted {
-		for _, before := range p.steps[n].Needs.steps() {
+		for _, before := range p.steps[n].Needs.Before() {
 			p.after[p.index[before]] = append(p.after[p.index[before]], n)
 		}
 	}

@@ -312,7 +312,7 @@ func (i *Instance) needs(n *Needs) (ready, dead bool) {
 		return true, false
 	}
 	done, settled := 0, 0
-	list := n.steps()
+	list := n.Before()
 	for _, id := range list {
 		switch i.Steps[i.plan.index[id]].Status {
 		case Done:

@@ -1,7 +1,7 @@
 package definition
 
-// steps are those before, in the order in which they are written.
-func (n *Needs) steps() []string {
+// Before are the steps that are needed, all of them or some, as they are written.
+func (n *Needs) Before() []string {
 	if n == nil {
 		return nil
 	}
@@ -52,7 +52,7 @@ func order(steps []Step, index map[string]int) (sorted []int, cycle []string) {
 			return false
 		}
 		state[i], path = open, append(path, i)
-		for _, before := range steps[i].Needs.steps() {
+		for _, before := range steps[i].Needs.Before() {
 			if j, ok := index[before]; ok && !visit(j) {
 				return false
 			}
@@ -84,7 +84,7 @@ func (b *bits) join(o *bits) {
 func ancestors(steps []Step, index map[string]int, sorted []int) []bits {
 	out := make([]bits, len(steps))
 	for _, i := range sorted {
-		for _, before := range steps[i].Needs.steps() {
+		for _, before := range steps[i].Needs.Before() {
 			j := index[before]
 			out[i].add(j)
 			out[i].join(&out[j])
