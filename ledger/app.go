@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -266,40 +267,77 @@ func (a *app) Query(_ context.Context, req *abci.RequestQuery) (*abci.ResponseQu
 
 // CheckTx tells whether a transaction is worth gossiping and proposing.
 func (a *app) CheckTx(_ context.Context, req *abci.RequestCheckTx) (*abci.ResponseCheckTx, error) {
-	hash := registry.TxHash(req.Tx)
-	if _, ok := a.cleared.LoadAndDelete(hash); !ok {
-		if code, reason := a.check(hash, req.Tx); code != 0 {
-			return &abci.ResponseCheckTx{Code: uint32(code), Log: reason}, nil
+	return a.checkAll([]*abci.RequestCheckTx{req})[0], nil
+}
+
+// checkAll is CheckTx for many.
+func (a *app) checkAll(reqs []*abci.RequestCheckTx) []*abci.ResponseCheckTx {
+	// 1. What no block has and Submit has not checked just now.
+	hashes := make([][32]byte, len(reqs))
+	results := make([]registry.Result, len(reqs))
+	var places []int
+	var envelopes [][]byte
+	for i, req := range reqs {
+		hashes[i] = registry.TxHash(req.Tx)
+		if _, ok := a.cleared.LoadAndDelete(hashes[i]); ok {
+			continue
+		}
+		if a.index.recently(hashes[i]) {
+			results[i] = registry.Result{Code: codeExecuted, Reason: "executed already"}
+		} else {
+			places, envelopes = append(places, i), append(envelopes, req.Tx)
 		}
 	}
-	if !a.admit(hash, req.Tx) {
-		a.metrics.overShare.Inc()
-		return &abci.ResponseCheckTx{Code: uint32(codeShare), Log: "its author has its share of the waiting transactions already"}, nil
+	for i, r := range a.check(envelopes...) {
+		results[places[i]] = r
 	}
-	return &abci.ResponseCheckTx{}, nil
+	// 2. In their order, its author's share.
+	answers := make([]*abci.ResponseCheckTx, len(reqs))
+	for i, r := range results {
+		if r.Code == 0 && !a.admit(hashes[i], reqs[i].Tx) {
+			a.metrics.overShare.Inc()
+			r = registry.Result{Code: codeShare, Reason: "its author has its share of the waiting transactions already"}
+		}
+		answers[i] = &abci.ResponseCheckTx{Code: uint32(r.Code), Log: r.Reason}
+	}
+	return answers
 }
 
 // codeExecuted is CheckTx's answer for a transaction that is in a block already.
 // It is no result code of the registry and never leaves the engine.
 const codeExecuted registry.Code = 1 << 16
 
-func (a *app) check(hash [32]byte, envelope []byte) (code registry.Code, reason string) {
+// check asks the registry about transactions that no block has.
+func (a *app) check(envelopes ...[]byte) (results []registry.Result) {
 	defer func() {
 		// No input may take a node down, whatever the state machine does with it.
 		if r := recover(); r != nil {
 			a.log.Error("panic while checking a transaction", slog.Any("panic", r), slog.String("stack", string(debug.Stack())))
-			code, reason = codePanic, "the transaction could not be checked"
+			results = a.checkEach(envelopes)
 		}
 	}()
-	if a.index.recently(hash) {
-		return codeExecuted, "executed already"
-	}
 	m := a.machine.Load()
 	if m.View() == nil {
-		return codePanic, "the registry is not there yet"
+		return same(registry.Result{Code: codePanic, Reason: "the registry is not there yet"}, len(envelopes))
 	}
-	res := m.Check(envelope)
-	return res.Code, res.Reason
+	return m.CheckAll(envelopes)
+}
+
+// checkEach is check after a panic: one after the other, so that it is refused who
+// is at fault.
+func (a *app) checkEach(envelopes [][]byte) []registry.Result {
+	if len(envelopes) == 1 {
+		return same(registry.Result{Code: codePanic, Reason: "the transaction could not be checked"}, 1)
+	}
+	results := make([]registry.Result, len(envelopes))
+	for i, e := range envelopes {
+		results[i] = a.check(e)[0]
+	}
+	return results
+}
+
+func same(r registry.Result, n int) []registry.Result {
+	return slices.Repeat([]registry.Result{r}, n)
 }
 
 // codePanic refuses a transaction for this node's own reasons.

@@ -15,7 +15,6 @@ import (
 	cs "github.com/cometbft/cometbft/consensus"
 	cmtnode "github.com/cometbft/cometbft/node"
 	"github.com/cometbft/cometbft/p2p"
-	"github.com/cometbft/cometbft/proxy"
 	"github.com/cometbft/cometbft/types"
 
 	"github.com/civibus/civibus/internal/schema"
@@ -182,7 +181,7 @@ func (n *Node) startEngine(ctx context.Context, fresh bool) (err error) {
 		application = n.cfg.dishonest(application)
 	}
 	n.engine, err = cmtnode.NewNodeWithContext(ctx, conf, n.signer, nodeKey,
-		proxy.NewConnSyncLocalClientCreator(application),
+		newClients(application, n.app),
 		func() (*types.GenesisDoc, error) { return doc, nil },
 		n.dbs.provide, engineMetrics(n.cfg.EngineMetrics), logger, options...)
 	if err != nil {

@@ -131,7 +131,11 @@ func (n *Node) submit(ctx context.Context, envelope []byte) (Committed, error) {
 // refusal reports whether the transaction cannot be accepted on the committed
 // view, with the result of the block that took it meanwhile if there is one.
 func (n *Node) refusal(hash [32]byte, envelope []byte) (Committed, bool, error) {
-	code, reason := n.app.check(hash, envelope)
+	code, reason := codeExecuted, ""
+	if !n.app.index.recently(hash) {
+		r := n.app.check(envelope)[0]
+		code, reason = r.Code, r.Reason
+	}
 	if code == 0 {
 		return Committed{}, false, nil
 	}
@@ -161,11 +165,15 @@ func (n *Node) enqueue(envelope []byte, again bool) error {
 		_ = p.RemoveTxByKey(types.Tx(envelope).Key()) // absent is as good
 		p.Unlock()
 	}
-	code := registry.OK
 	hash := registry.TxHash(envelope)
 	n.app.cleared.Store(hash, true) // refusal checked it just now
 	defer n.app.cleared.Delete(hash)
-	err := p.CheckTx(envelope, func(res *abci.ResponseCheckTx) { code = registry.Code(res.Code) }, mempl.TxInfo{})
+	answer := make(chan registry.Code, 1)
+	code := registry.OK
+	err := p.CheckTx(envelope, func(res *abci.ResponseCheckTx) { answer <- registry.Code(res.Code) }, mempl.TxInfo{})
+	if err == nil {
+		code = <-answer
+	}
 	var full mempl.ErrMempoolIsFull
 	var large mempl.ErrTxTooLarge
 	switch {

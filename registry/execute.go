@@ -29,16 +29,24 @@ type Block struct {
 func (m *Machine) Check(envelope []byte) Result {
 	v := m.view.Load()
 	if v == nil {
-		return Result{Unavailable, "the registry has no genesis yet", TxHash(envelope)}
+		return unavailable(envelope)
 	}
 	p := m.decode(v.state, envelope, m.prepared.get)
+	return m.check(v, &p)
+}
+
+func unavailable(envelope []byte) Result {
+	return Result{Unavailable, "the registry has no genesis yet", TxHash(envelope)}
+}
+
+func (m *Machine) check(v *View, p *prepared) Result {
 	x := m.txn(v.state, v.height+1, v.now, nil)
 	x.checking = true
-	_, r := x.run(&p)
+	_, r := x.run(p)
 	if r != nil && r.code.checked() {
 		return Result{r.code, r.reason, p.hash}
 	}
-	m.prepared.put(&p)
+	m.prepared.put(p)
 	return Result{TxHash: p.hash}
 }
 
@@ -114,7 +122,7 @@ func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte, eviden
 		return nil, fmt.Errorf("execute block at height %d: %w", height, err)
 	}
 	// 2. Decoding and signatures, side by side.
-	ready := m.prepareAll(base, height, t, envelopes)
+	ready := m.prepareAll(base, b.state.params.Protocol, height, t, envelopes)
 	// 3. One transaction after the other.
 	out := &Block{Results: make([]Result, len(envelopes))}
 	for i := range ready {
@@ -139,12 +147,12 @@ func (m *Machine) Execute(height uint64, t time.Time, envelopes [][]byte, eviden
 
 // prepareAll decodes envelopes and verifies signatures on all processors. What
 // it finds out is a matter of bytes, so the order does not matter.
-func (m *Machine) prepareAll(base *View, height uint64, t time.Time, envelopes [][]byte) []prepared {
+func (m *Machine) prepareAll(base *View, protocol uint32, height uint64, t time.Time, envelopes [][]byte) []prepared {
 	ready := make([]prepared, len(envelopes))
 	one := func(i int) {
 		ready[i] = m.decode(base.state, envelopes[i], m.prepared.take)
 		if ready[i].refusal == nil {
-			m.warm(base, height, t, &ready[i])
+			m.warm(base, protocol, height, t, &ready[i])
 		}
 	}
 	workers := min(runtime.GOMAXPROCS(0), len(envelopes)/4)
@@ -168,8 +176,8 @@ func (m *Machine) prepareAll(base *View, height uint64, t time.Time, envelopes [
 }
 
 // warm verifies a transaction's signatures as far as the keys are known before
-// the block. The rest is verified in its turn.
-func (m *Machine) warm(base *View, height uint64, t time.Time, p *prepared) {
+// the block, by the block's protocol. The rest is verified in its turn.
+func (m *Machine) warm(base *View, protocol uint32, height uint64, t time.Time, p *prepared) {
 	if p.signed && p.tx.GetAddKey() == nil && (p.tx.GetAnchorLog() == nil || p.checkpoint != nil) {
 		return // Check found out what there is to find out
 	}
@@ -177,7 +185,7 @@ func (m *Machine) warm(base *View, height uint64, t time.Time, p *prepared) {
 	if key == nil {
 		return
 	}
-	if !p.signedBy(m.signatures, key) {
+	if !p.signedBy(m.signatures, key, protocol) {
 		p.badSignature = true
 		return
 	}

@@ -13,15 +13,15 @@ func VerifySignature(key *civibus.PublicKey, message, signature []byte) bool {
 // VerifyExpanded is the same for a key that signed before.
 func VerifyExpanded(key *civibus.PublicKey, message, signature []byte) bool {
 	e := newExpandedKeys(4)
-	first := e.verify(key, message, signature)
-	return first && e.verify(key, message, signature)
+	first := e.verify(key, message, signature, withoutCofactor)
+	return first && e.verify(key, message, signature, withoutCofactor)
 }
 
 // ExpandedKeysSize works out n keys and returns how many are kept of a limit.
 func ExpandedKeysSize(limit int, keys []*civibus.PublicKey) int {
 	e := newExpandedKeys(limit)
 	for _, k := range keys {
-		e.verify(k, nil, make([]byte, 64))
+		e.verify(k, nil, make([]byte, 64), withoutCofactor)
 	}
 	return len(e.young) + len(e.old)
 }

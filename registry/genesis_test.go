@@ -180,7 +180,7 @@ func TestGenesisOfANetwork(t *testing.T) {
 	}
 	v := newWorldOf(t, parsed).view()
 	p := v.Params()
-	if p.Protocol != 1 || len(p.Registrars) != 0 || p.MaxOpenProposals != 5 || p.BlockShare != 200 || p.MemberQuota != 5000 || len(p.Rules) != 13 {
+	if p.Protocol != registry.Protocol || len(p.Registrars) != 0 || p.MaxOpenProposals != 5 || p.BlockShare != 200 || p.MemberQuota != 5000 || len(p.Rules) != 13 {
 		t.Errorf("parameters %+v", p)
 	}
 	if r := p.Rules[registry.KindSetVotes-1]; r.Quorum != 1 || r.Threshold != 600 || r.PeriodSeconds != 60 {

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/civibus/civibus"
@@ -109,7 +110,7 @@ func changeRefusals(body bodyRun, after after) {
 	change("local group", registry.InvalidField, &registrypb.SetGroup{Id: "local/" + idB + "/POP/g", Title: "G"})
 	change("group member unknown", registry.NotFound, &registrypb.SetGroupMember{Group: "global/towns", Client: "TEST/GOV/X", Member: true})
 	change("upgrade name", registry.InvalidField, &registrypb.PlanUpgrade{Name: "V 1", Height: 100})
-	change("upgrade skips", registry.InvalidField, &registrypb.PlanUpgrade{Name: "protocol-3", Height: 100})
+	change("upgrade skips", registry.InvalidField, &registrypb.PlanUpgrade{Name: fmt.Sprintf("protocol-%d", registry.Protocol+2), Height: 100})
 	change("upgrade to no protocol", registry.InvalidField, &registrypb.PlanUpgrade{Name: "protocol-02", Height: 100})
 	change("upgrade passed", registry.HeightPassed, &registrypb.PlanUpgrade{Name: "v1", Height: 1})
 	change("upgrade far away", registry.InvalidField, &registrypb.PlanUpgrade{Name: "v1", Height: 1 << 40})

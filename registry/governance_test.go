@@ -437,14 +437,15 @@ func TestProtocol0(t *testing.T) {
 func TestUpgrades(t *testing.T) {
 	w := newWorld(t)
 	at := w.m.Height() + 4
-	w.pass(&registrypb.PlanUpgrade{Name: "protocol-2", Height: at})
+	next := fmt.Sprintf("protocol-%d", registry.Protocol+1)
+	w.pass(&registrypb.PlanUpgrade{Name: next, Height: at})
 	w.refused(registry.AlreadyExists, edKey("A/admin"), proposal(&registrypb.PlanUpgrade{Name: "v3", Height: 1000}))
 	_, err := w.m.Execute(at, w.now, nil, nil)
 	var unknown *registry.UnknownUpgradeError
-	if !errors.As(err, &unknown) || unknown.Name != "protocol-2" || unknown.Height != at {
+	if !errors.As(err, &unknown) || unknown.Name != next || unknown.Height != at {
 		t.Fatalf("the block is executed: %v", err)
 	}
-	if w.m.Height() != at-1 || registry.KnowsUpgrade("protocol-2") || !registry.KnowsUpgrade("protocol-1") || registry.KnowsUpgrade("protocol-01") {
+	if w.m.Height() != at-1 || registry.KnowsUpgrade(next) || !registry.KnowsUpgrade("protocol-1") || registry.KnowsUpgrade("protocol-01") {
 		t.Error("the state went on")
 	}
 }

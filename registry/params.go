@@ -10,9 +10,10 @@ import (
 
 // Protocol is the newest version of the state machine's rules that this software
 // knows. 0 is the first; 1 added governance, validators and nodes in the state,
-// delegation and hosting. A state says which one it is in, and all nodes change
+// delegation and hosting; 2 added processes, and verifies the signatures of
+// transactions by ZIP 215. A state says which one it is in, and all nodes change
 // at the same height (Upgrade).
-const Protocol = 1
+const Protocol = 2
 
 // Params are what the genesis fixes for an instance and proposals change.
 type Params struct {

@@ -45,12 +45,13 @@ type grantFact struct {
 	right     *civibus.AccessRight
 }
 
-// signedBy reports whether the signature is the key's, and remembers it.
-func (p *prepared) signedBy(signatures *signatureCache, key *civibus.RegisteredKey) bool {
+// signedBy reports whether the signature is the key's by the rule of a protocol, and
+// remembers it.
+func (p *prepared) signedBy(signatures *signatureCache, key *civibus.RegisteredKey, protocol uint32) bool {
 	if p.signed && p.signer == key.ID {
 		return true
 	}
-	if !signatures.keys.verify(&key.PublicKey, txMessage(p.raw), p.signature) {
+	if !signatures.keys.verify(&key.PublicKey, txMessage(p.raw), p.signature, envelopeRule(protocol)) {
 		return false
 	}
 	p.signed, p.signer = true, key.ID

@@ -68,7 +68,7 @@ func (x *txn) admit(p *prepared) *refusal {
 	if x.key == nil {
 		return refuse(UnknownKey, "key %x is not registered", tx.KeyId)
 	}
-	if p.badSignature || !p.signedBy(x.signatures, x.key) {
+	if p.badSignature || !p.signedBy(x.signatures, x.key, x.params.Protocol) {
 		return refuse(BadSignature, "the signature is not that of key %s over this transaction", x.key.ID)
 	}
 	// 3. May this key speak now, about such things?

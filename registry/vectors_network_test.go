@@ -13,7 +13,7 @@ import (
 // outcome, delegation, hosting, rotation, misbehaviour, an upgrade, leaving.
 func TestVectorsNetwork(t *testing.T) {
 	g := testGenesis()
-	g.Registrars = nil
+	g.Protocol, g.Registrars = 1, nil
 	g.Members[0].Nodes = genesisNodes("A")
 	g.Members[1].Votes = votes(2)
 	g.Rules = []registry.GenesisRule{{Kind: "set_group", Quorum: 1000, Threshold: 501, PeriodSeconds: 2}, {Kind: "set_votes", Quorum: 300, Threshold: 501, PeriodSeconds: 60}}

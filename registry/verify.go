@@ -12,6 +12,24 @@ import (
 	"github.com/civibus/civibus"
 )
 
+// Which Ed25519 signatures are good. withoutCofactor is what crypto/ed25519 accepts;
+// zip215 (ZIP 215, as the ledger's votes) accepts all of those and besides what only
+// the key's owner can make on purpose, and says the same of a signature alone and
+// of many at once.
+var (
+	withoutCofactor = &voi.Options{Verify: voi.VerifyOptionsStdLib}
+	zip215          = &voi.Options{Verify: voi.VerifyOptionsZIP_215}
+)
+
+// envelopeRule is the rule for the signatures of envelopes in a protocol. A signature
+// that is good in one is good in the later ones.
+func envelopeRule(protocol uint32) *voi.Options {
+	if protocol < 2 {
+		return withoutCofactor
+	}
+	return zip215
+}
+
 // verifySignature reports whether signature is the key's over message, in the
 // one form that the registry accepts.
 //
@@ -24,7 +42,7 @@ func verifySignature(key *civibus.PublicKey, message, signature []byte) bool {
 		if len(signature) != ed25519.SignatureSize {
 			return false
 		}
-		return voi.VerifyWithOptions(voi.PublicKey(pub), message, signature, &voi.Options{Verify: voi.VerifyOptionsStdLib})
+		return voi.VerifyWithOptions(voi.PublicKey(pub), message, signature, withoutCofactor)
 	}
 	if key.Algorithm.PostQuantum() {
 		return key.Verify(message, signature)
@@ -56,12 +74,18 @@ func newExpandedKeys(limit int) *expandedKeys {
 	return &expandedKeys{young: make(map[string]*voi.ExpandedPublicKey), limit: limit / 2}
 }
 
-// verify is verifySignature.
-func (e *expandedKeys) verify(key *civibus.PublicKey, message, signature []byte) bool {
+// verify is verifySignature, with another rule for Ed25519 if need be.
+func (e *expandedKeys) verify(key *civibus.PublicKey, message, signature []byte, rule *voi.Options) bool {
 	public, ok := key.Key.(ed25519.PublicKey)
 	if !ok || len(signature) != ed25519.SignatureSize {
 		return verifySignature(key, message, signature)
 	}
+	known := e.expand(public)
+	return known != nil && voi.VerifyExpandedWithOptions(known, message, signature, rule)
+}
+
+// expand returns a key worked out, nil if it is no point of the curve.
+func (e *expandedKeys) expand(public ed25519.PublicKey) *voi.ExpandedPublicKey {
 	e.mu.Lock()
 	known := e.young[string(public)]
 	if known == nil {
@@ -73,13 +97,13 @@ func (e *expandedKeys) verify(key *civibus.PublicKey, message, signature []byte)
 	if known == nil {
 		var err error
 		if known, err = voi.NewExpandedPublicKey(voi.PublicKey(public)); err != nil {
-			return false // it is no point of the curve
+			return nil
 		}
 		e.mu.Lock()
 		e.put(public, known)
 		e.mu.Unlock()
 	}
-	return voi.VerifyExpandedWithOptions(known, message, signature, &voi.Options{Verify: voi.VerifyOptionsStdLib})
+	return known
 }
 
 func (e *expandedKeys) put(public ed25519.PublicKey, known *voi.ExpandedPublicKey) {
@@ -119,7 +143,7 @@ func (c *signatureCache) verify(key *civibus.PublicKey, message, signature []byt
 	if c.has(fact) {
 		return true
 	}
-	if !c.keys.verify(key, message, signature) {
+	if !c.keys.verify(key, message, signature, withoutCofactor) {
 		return false
 	}
 	c.add(fact)
