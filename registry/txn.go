@@ -3,6 +3,8 @@ package registry
 import (
 	"time"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry/registrypb"
 )
@@ -141,23 +143,22 @@ func (x *txn) handle(tx *registrypb.Tx) ([]record, *refusal) {
 	return x.handleNetwork(tx)
 }
 
-// firstOfProtocol1 is the number of the first kind of transaction that protocol 0
-// does not have.
-const firstOfProtocol1 = 30
+// firstOf are the numbers of the first kinds of transactions of each protocol.
+var firstOf = [...]protoreflect.FieldNumber{1: 30, 2: 50}
 
 // known checks that the state's protocol has this kind of transaction. To the
-// software of protocol 0 it is an unknown field.
+// software of an earlier protocol it is an unknown field.
 func (x *txn) known(tx *registrypb.Tx) *refusal {
-	if x.params.Protocol > 0 {
+	if x.params.Protocol >= Protocol {
 		return nil
 	}
-	if p := tx.GetPropose(); isUpgrade(p.GetChange()) {
+	if p := tx.GetPropose(); x.params.Protocol == 0 && isUpgrade(p.GetChange()) {
 		return nil // by which the instance comes to protocol 1
 	}
 	m := tx.ProtoReflect()
 	fd := m.WhichOneof(m.Descriptor().Oneofs().Get(0))
-	if fd.Number() >= firstOfProtocol1 {
-		return refuse(BadEncoding, "%s is not known in protocol 0", fd.Name())
+	if fd.Number() >= firstOf[x.params.Protocol+1] {
+		return refuse(BadEncoding, "%s is not known in protocol %d", fd.Name(), x.params.Protocol)
 	}
 	return nil
 }
@@ -188,6 +189,13 @@ func (x *txn) handleNetwork(tx *registrypb.Tx) ([]record, *refusal) {
 	case *registrypb.Tx_Leave:
 		x.leaving = true
 		return x.leave()
+	}
+	return x.handleCoordination(tx)
+}
+
+// handleCoordination runs the handlers of protocol 2.
+func (x *txn) handleCoordination(tx *registrypb.Tx) ([]record, *refusal) {
+	switch tx.Body.(type) {
 	}
 	return nil, refuse(BadEncoding, "the transaction's body is of an unknown kind")
 }
