@@ -42,9 +42,19 @@ const (
 	LastValidator
 	LastVoter
 	NotInForce
+	BadDefinition
+	Already
+	UnknownStep
+	NotYourStep
+	NotYourTurn
+	BadAttempt
+	Conflict
+	NotDue
+	BadFacts
+	GuardPublic
 )
 
-const lastCode = NotInForce
+const lastCode = GuardPublic
 
 // CodeInfo documents one result code.
 type CodeInfo struct {
@@ -96,6 +106,16 @@ func codes() [lastCode + 1]CodeInfo {
 		{LastValidator, "last_validator", "The ledger would be left without a validator whose key is in force without an end.", false},
 		{LastVoter, "last_voter", "The instance would be left without an active member that can vote.", false},
 		{NotInForce, "not_in_force", "Something that the transaction refers to is not in force now.", false},
+		{BadDefinition, "bad_definition", "The definition of the process is not in canonical form or breaks one of its rules.", true},
+		{Already, "already", "The very event was taken before; nothing is to be done.", false},
+		{UnknownStep, "unknown_step", "The instance has no such step.", false},
+		{NotYourStep, "not_your_step", "Another body has to do the step.", false},
+		{NotYourTurn, "not_your_turn", "The step is not to be done now.", false},
+		{BadAttempt, "bad_attempt", "Another attempt at the step is under way.", false},
+		{Conflict, "conflict", "The attempt was closed with other content.", false},
+		{NotDue, "not_due", "The step may still be done in time.", false},
+		{BadFacts, "bad_facts", "The facts are not those that the step yields.", false},
+		{GuardPublic, "guard_public", "Whether the step is skipped is decided by the ledger.", false},
 	}
 }
 

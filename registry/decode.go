@@ -55,7 +55,7 @@ func (s *state) load(key string, value []byte) error {
 		if _, err := civibus.ParseKeyID(hexID); err != nil || hexID != strings.ToLower(hexID) {
 			return errors.New("the key is not a key id in lower-case hex")
 		}
-		q := sequence{m.Last, m.Notarised}
+		q := sequence{m.Last, m.Notarised, m.Started}
 		if !bytes.Equal(q.encode(), value) {
 			return errors.New("it is not in the canonical encoding")
 		}
@@ -126,6 +126,12 @@ func decodeRecord(key string, value []byte) (record, error) {
 		return decodeMisconduct(value)
 	case chainPrefix:
 		return decodeChain(value)
+	case processPrefix:
+		return decodeProcess(value)
+	case rolePrefix:
+		return decodeRole(value)
+	case instancePrefix:
+		return decodeInstance(value)
 	case paramsKey + "/":
 		return decodeParams(value)
 	}

@@ -55,7 +55,12 @@ func (v *View) dump(to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	count := uint64(len(notarised))
+	ended, err := v.endedInstances()
+	if err != nil {
+		return err
+	}
+	stored := append(ended, notarised...)
+	count := uint64(len(stored))
 	v.eachRecord(func(string, []byte) { count++ })
 	d.write([]byte(dumpMagic))
 	for _, n := range []uint64{v.height, uint64(v.now.UnixNano()), v.EventSize(), count} {
@@ -64,13 +69,13 @@ func (v *View) dump(to io.Writer) error {
 	d.write(v.appHash[:])
 	// 2. The state, in the order of the keys within each kind.
 	v.eachRecord(func(key string, value []byte) { d.pair(key, value) })
-	for _, key := range notarised {
+	for _, key := range stored {
 		value, err := v.value(key)
 		if err != nil {
 			return err
 		}
 		if value == nil {
-			return fmt.Errorf("notarisation %q vanished; the store is damaged", key)
+			return fmt.Errorf("record %q vanished; the store is damaged", key)
 		}
 		d.pair(key, value)
 	}
@@ -90,7 +95,8 @@ func (v *View) dump(to io.Writer) error {
 	return err
 }
 
-// eachRecord calls fn with every state record but the notarisations.
+// eachRecord calls fn with every state record but the notarisations and the
+// instances that ended.
 func (v *View) eachRecord(fn func(key string, value []byte)) {
 	s := v.state
 	emit := func(r record) { fn(r.stateKey(), r.encode()) }
@@ -102,6 +108,13 @@ func (v *View) eachRecord(fn func(key string, value []byte)) {
 	emit(paramsRecord{s.params})
 	scan(s.ballots, func(_ string, p *Vote) { emit(voteRecord{p}) })
 	scan(s.chains, func(_ string, p *chain) { emit(chainRecord{p}) })
+	scan(s.processes, func(_ string, p *Process) { emit(processRecord{p}) })
+	scan(s.roles, func(_ string, p *ProcessRole) { emit(roleRecord{p}) })
+	scan(s.instances, func(_ string, p *ProcessInstance) {
+		if p.Ended == 0 {
+			emit(instanceRecord{ProcessInstance: p})
+		}
+	})
 	scan(s.delegations, func(_ string, p *Delegation) { emit(delegationRecord{p}) })
 	scan(s.hostings, func(_ string, p *Hosting) { emit(hostingRecord{p}) })
 	scan(s.misbehaviour, func(_ string, p *Misconduct) { emit(misconductRecord{p}) })

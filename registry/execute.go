@@ -228,6 +228,7 @@ func (m *Machine) newBlock(base *View, height uint64, t time.Time) *blockRun {
 		machine: m, base: base, state: base.state.copy(), height: height, now: time.Unix(0, t.UnixNano()).UTC(),
 		notarised: make(map[[32]byte]bool), places: make(map[string]int), votedOn: make(map[uint64]bool),
 	}
+	b.state.dropEnded()
 	if b.now.Before(base.now) { // the registry's time never goes back
 		b.now = base.now
 	}
@@ -248,6 +249,11 @@ func (b *blockRun) add(p *prepared) (Result, error) {
 	q.last = p.tx.Sequence
 	if p.tx.GetNotarise() != nil && b.state.params.Protocol > 0 {
 		q.notarised++
+	}
+	for _, rec := range records {
+		if i, ok := rec.(instanceRecord); ok {
+			q.started += i.charge
+		}
 	}
 	b.state.sequences.Set(x.keyID, q)
 	b.change(sequencePrefix+x.keyID, q.encode())
@@ -271,11 +277,15 @@ func (b *blockRun) put(r record, c cause) {
 	case logRecord:
 		at := b.base.EventSize() + uint64(len(b.events))
 		b.index = append(b.index, KV{anchorStoreKey(r.Origin, r.Size), binary.BigEndian.AppendUint64(nil, at)})
-	case rightRecord:
+	case rightRecord, instanceRecord:
 	default:
 		b.state.directory++
 	}
-	b.events = append(b.events, encodeEvent(b.height, len(b.events), c, r.eventField(), value))
+	body := value
+	if i, ok := r.(instanceRecord); ok {
+		body = i.eventBody(value)
+	}
+	b.events = append(b.events, encodeEvent(b.height, len(b.events), c, r.eventField(), body))
 }
 
 // change notes the new value of a state key; the last one in the block counts.

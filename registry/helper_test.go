@@ -16,6 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/mldsa"
 	"github.com/civibus/civibus/registry"
@@ -229,61 +232,17 @@ func (w *world) refusedEnvelope(code registry.Code, envelope []byte) {
 	}
 }
 
+// setBody puts a message where transactions have one of its kind.
 func setBody(tx *registrypb.Tx, body any) {
-	switch b := body.(type) {
-	case *registrypb.SetMember:
-		tx.Body = &registrypb.Tx_SetMember{SetMember: b}
-	case *registrypb.SetMemberStatus:
-		tx.Body = &registrypb.Tx_SetMemberStatus{SetMemberStatus: b}
-	case *registrypb.AddKey:
-		tx.Body = &registrypb.Tx_AddKey{AddKey: b}
-	case *registrypb.RevokeKey:
-		tx.Body = &registrypb.Tx_RevokeKey{RevokeKey: b}
-	case *registrypb.SetSubsystem:
-		tx.Body = &registrypb.Tx_SetSubsystem{SetSubsystem: b}
-	case *registrypb.SetSubsystemStatus:
-		tx.Body = &registrypb.Tx_SetSubsystemStatus{SetSubsystemStatus: b}
-	case *registrypb.SetService:
-		tx.Body = &registrypb.Tx_SetService{SetService: b}
-	case *registrypb.SetServiceStatus:
-		tx.Body = &registrypb.Tx_SetServiceStatus{SetServiceStatus: b}
-	case *registrypb.GrantRight:
-		tx.Body = &registrypb.Tx_GrantRight{GrantRight: b}
-	case *registrypb.SetRightStatus:
-		tx.Body = &registrypb.Tx_SetRightStatus{SetRightStatus: b}
-	case *registrypb.SetGroup:
-		tx.Body = &registrypb.Tx_SetGroup{SetGroup: b}
-	case *registrypb.SetGroupMember:
-		tx.Body = &registrypb.Tx_SetGroupMember{SetGroupMember: b}
-	case *registrypb.AnchorLog:
-		tx.Body = &registrypb.Tx_AnchorLog{AnchorLog: b}
-	case *registrypb.Notarise:
-		tx.Body = &registrypb.Tx_Notarise{Notarise: b}
-	case *registrypb.Propose:
-		tx.Body = &registrypb.Tx_Propose{Propose: b}
-	case *registrypb.CastVote:
-		tx.Body = &registrypb.Tx_CastVote{CastVote: b}
-	case *registrypb.WithdrawProposal:
-		tx.Body = &registrypb.Tx_WithdrawProposal{WithdrawProposal: b}
-	case *registrypb.Delegate:
-		tx.Body = &registrypb.Tx_Delegate{Delegate: b}
-	case *registrypb.RevokeDelegation:
-		tx.Body = &registrypb.Tx_RevokeDelegation{RevokeDelegation: b}
-	case *registrypb.SetNodes:
-		tx.Body = &registrypb.Tx_SetNodes{SetNodes: b}
-	case *registrypb.MoveVotingPower:
-		tx.Body = &registrypb.Tx_MoveVotingPower{MoveVotingPower: b}
-	case *registrypb.Leave:
-		tx.Body = &registrypb.Tx_Leave{Leave: b}
-	case *registrypb.SetHost:
-		tx.Body = &registrypb.Tx_SetHost{SetHost: b}
-	case *registrypb.SetChain:
-		tx.Body = &registrypb.Tx_SetChain{SetChain: b}
-	case *registrypb.AcceptHost:
-		tx.Body = &registrypb.Tx_AcceptHost{AcceptHost: b}
-	default:
-		panic(fmt.Sprintf("body %T", body))
+	m, kind := tx.ProtoReflect(), body.(proto.Message).ProtoReflect()
+	fields := m.Descriptor().Oneofs().ByName("body").Fields()
+	for i := range fields.Len() {
+		if fields.Get(i).Message().FullName() == kind.Descriptor().FullName() {
+			m.Set(fields.Get(i), protoreflect.ValueOfMessage(kind))
+			return
+		}
 	}
+	panic(fmt.Sprintf("no transaction has a %T", body))
 }
 
 // addKey makes an AddKey with proof of possession.

@@ -133,6 +133,13 @@ func (v *View) value(key string) ([]byte, error) {
 	if r := v.state.record(key); r != nil {
 		return r.encode(), nil
 	}
+	if id, ok := strings.CutPrefix(key, instancePrefix); ok { // it ended
+		i, ok, err := v.ProcessInstance(id)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return instanceRecord{ProcessInstance: &i}.encode(), nil
+	}
 	return nil, nil
 }
 
@@ -176,6 +183,12 @@ func (s *state) record(key string) record {
 		return recordAt(s.misbehaviour, id, func(p *Misconduct) record { return misconductRecord{p} })
 	case chainPrefix:
 		return recordAt(s.chains, id, func(p *chain) record { return chainRecord{p} })
+	case processPrefix:
+		return recordAt(s.processes, id, func(p *Process) record { return processRecord{p} })
+	case rolePrefix:
+		return recordAt(s.roles, id, func(p *ProcessRole) record { return roleRecord{p} })
+	case instancePrefix:
+		return recordAt(s.instances, id, func(p *ProcessInstance) record { return instanceRecord{ProcessInstance: p} })
 	case paramsKey + "/":
 		if key == paramsKey {
 			return paramsRecord{s.params}

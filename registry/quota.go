@@ -93,6 +93,15 @@ func (x *txn) newUnits(r record) (owner civibus.MemberID, n uint64) {
 	case chainRecord:
 		_, old = x.chains.Get(r.key.String())
 		owner = r.owner
+	case processRecord:
+		if _, ok := x.processes.Get(r.ID.String()); !ok {
+			return r.ID.Owner, r.units()
+		}
+	case roleRecord:
+		_, old = x.roles.Get(r.key())
+		owner = r.Subsystem.MemberID
+	case instanceRecord:
+		return r.Starter, r.charge
 	case proposalRecord:
 		if x.proposal(r.ID) == nil {
 			return r.Proposer, r.units()
@@ -168,11 +177,13 @@ func (s *state) recount() {
 	scan(s.chains, func(_ string, c *chain) { s.charge(c.owner, 1) })
 	scan(s.delegations, func(_ string, d *Delegation) { s.charge(d.Root, 1) })
 	scan(s.hostings, func(_ string, h *Hosting) { s.charge(h.Member, 1) })
+	scan(s.processes, func(_ string, p *Process) { s.charge(p.ID.Owner, p.units()) })
+	scan(s.roles, func(_ string, r *ProcessRole) { s.charge(r.Subsystem.MemberID, 1) })
 	scan(s.proposals, func(_ string, p *Proposal) { s.charge(p.Proposer, p.units()) })
 	scan(s.ballots, func(_ string, v *Vote) { s.charge(v.Member, 1) })
 	scan(s.sequences, func(key string, q sequence) {
 		if k, ok := s.keys.Get(key); ok {
-			s.charge(k.Member, q.notarised)
+			s.charge(k.Member, q.notarised+q.started)
 		}
 	})
 }

@@ -66,6 +66,9 @@ const (
 	upgradePrefix     = "upgrade/"
 	misbehaviorPrefix = "misbehaviour/"
 	chainPrefix       = "chain/"
+	processPrefix     = "process/"
+	rolePrefix        = "role/"
+	instancePrefix    = "instance/"
 	paramsKey         = "params"
 )
 
@@ -188,7 +191,9 @@ func (r paramsRecord) encode() []byte {
 		flag(10, r.MLDSAValidators).flag(11, r.SecondSeals)
 }
 
-func (q sequence) encode() []byte { return writer{}.num(1, q.last).num(2, q.notarised) }
+func (q sequence) encode() []byte {
+	return writer{}.num(1, q.last).num(2, q.notarised).num(3, q.started)
+}
 
 // unixSeconds is the wire form of a time that may be absent.
 func unixSeconds(t time.Time) uint64 {

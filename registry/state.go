@@ -39,16 +39,21 @@ type state struct {
 	upgrades     *table[*Upgrade]               // name
 	misbehaviour *table[*Misconduct]            // hex key id|height, 20 digits
 	chains       *table[*chain]                 // hex key id
+	processes    *table[*Process]               // I/C/M/ID/VERSION
+	roles        *table[*ProcessRole]           // process/role|I/C/M/S
+	instances    *table[*ProcessInstance]       // hex id: those that go on, and ended
+	ended        []*ProcessInstance             // in the last block
 
 	// Indices, derived from the above.
-	open      *table[struct{}]                          // ids of open proposals
-	openOf    *table[struct{}]                          // proposer|id of open proposals
-	deadlines *table[uint64]                            // deadline|id of open proposals: id
-	charged   *hashed[string, uint64]                   // I/C/M: records of it and its descendants
-	children  *table[struct{}]                          // parent|child
-	keysOf    *hashed[string, []*civibus.RegisteredKey] // member|purpose
-	rightsFor *rightIndex                               // the rights that are not ended
-	groupsOf  *hashed[string, []string]                 // client: groups that it is in
+	open        *table[struct{}]                          // ids of open proposals
+	openOf      *table[struct{}]                          // proposer|id of open proposals
+	deadlines   *table[uint64]                            // deadline|id of open proposals: id
+	charged     *hashed[string, uint64]                   // I/C/M: records of it and its descendants
+	children    *table[struct{}]                          // parent|child
+	keysOf      *hashed[string, []*civibus.RegisteredKey] // member|purpose
+	rightsFor   *rightIndex                               // the rights that are not ended
+	groupsOf    *hashed[string, []string]                 // client: groups that it is in
+	instancesOf *table[struct{}]                          // I/C/M/S|id of instances that go on
 
 	uncounted bool // while loading: nothing is charged
 
@@ -61,6 +66,7 @@ type state struct {
 type sequence struct {
 	last      uint64 // of the last accepted transaction
 	notarised uint64 // digests that it recorded; 0 in protocol 0
+	started   uint64 // records charged for instances that it began
 }
 
 // groupMember is a client's membership in a group, with its history.
@@ -95,6 +101,10 @@ func newState() *state {
 		upgrades:     new(table[*Upgrade]),
 		misbehaviour: new(table[*Misconduct]),
 		chains:       new(table[*chain]),
+		processes:    new(table[*Process]),
+		roles:        new(table[*ProcessRole]),
+		instances:    new(table[*ProcessInstance]),
+		instancesOf:  new(table[struct{}]),
 		open:         new(table[struct{}]),
 		openOf:       new(table[struct{}]),
 		deadlines:    new(table[uint64]),
@@ -130,6 +140,11 @@ func (s *state) copy() *state {
 		upgrades:     s.upgrades.Copy(),
 		misbehaviour: s.misbehaviour.Copy(),
 		chains:       s.chains.Copy(),
+		processes:    s.processes.Copy(),
+		roles:        s.roles.Copy(),
+		instances:    s.instances.Copy(),
+		ended:        s.ended,
+		instancesOf:  s.instancesOf.Copy(),
 		open:         s.open.Copy(),
 		openOf:       s.openOf.Copy(),
 		deadlines:    s.deadlines.Copy(),

@@ -45,7 +45,7 @@ func (x *txn) member(id civibus.MemberID) *civibus.Member {
 // purposeOf returns which keys sign a kind of transaction.
 func purposeOf(tx *registrypb.Tx) civibus.Purpose {
 	switch tx.Body.(type) {
-	case *registrypb.Tx_AnchorLog, *registrypb.Tx_Notarise:
+	case *registrypb.Tx_AnchorLog, *registrypb.Tx_Notarise, *registrypb.Tx_StartInstance, *registrypb.Tx_PostStep:
 		return civibus.LogKey
 	}
 	return civibus.AdminKey
@@ -195,7 +195,19 @@ func (x *txn) handleNetwork(tx *registrypb.Tx) ([]record, *refusal) {
 
 // handleCoordination runs the handlers of protocol 2.
 func (x *txn) handleCoordination(tx *registrypb.Tx) ([]record, *refusal) {
-	switch tx.Body.(type) {
+	switch b := tx.Body.(type) {
+	case *registrypb.Tx_SetProcess:
+		return x.setProcess(b.SetProcess)
+	case *registrypb.Tx_SetProcessStatus:
+		return x.setProcessStatus(b.SetProcessStatus)
+	case *registrypb.Tx_TakeRole:
+		return x.takeRole(b.TakeRole)
+	case *registrypb.Tx_ApproveRole:
+		return x.approveRole(b.ApproveRole)
+	case *registrypb.Tx_StartInstance:
+		return x.startInstance(b.StartInstance)
+	case *registrypb.Tx_PostStep:
+		return x.postStep(b.PostStep)
 	}
 	return nil, refuse(BadEncoding, "the transaction's body is of an unknown kind")
 }

@@ -28,7 +28,7 @@ var rules = []arch.Rule{
 	{Room: "process/definition", Allow: []string{"."}},
 	{Room: "process/draw", Allow: []string{"process/definition"}},
 	{Room: "process/examples", Allow: []string{"process/definition"}},
-	{Room: "registry", Allow: []string{".", "internal/mldsa"}},
+	{Room: "registry", Allow: []string{".", "process/definition", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
 	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},

@@ -1,6 +1,8 @@
 package definition
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -102,7 +104,8 @@ func (i *Instance) Apply(e Event) error {
 		return refuse(UnknownStep, "%.64q is no step of process %s", e.Step, i.process.ID)
 	}
 	step, s := &i.plan.steps[n], &i.Steps[n]
-	if s.last != nil && s.last.same(&e) {
+	digest := e.digest()
+	if s.Last.Kind != 0 && s.Last.Digest == digest {
 		return refuse(Already, "step %s, attempt %d is %s already", step.ID, e.Attempt, e.Kind)
 	}
 	// 2. Whether anything may happen, and by whom.
@@ -119,13 +122,12 @@ func (i *Instance) Apply(e Event) error {
 	}
 	// 3. What it makes of the step.
 	i.Events++
-	kept := e
-	s.last = &kept
+	s.Last = Closed{e.Attempt, e.Kind, digest}
 	switch e.Kind {
 	case StepDone:
-		i.done++
+		i.Done++
 		i.close(s, Done, e.At)
-		s.place = i.done
+		s.Place = i.Done
 		for _, y := range e.Yields {
 			i.Facts[y.Fact] = Known{y.Commitment, y.Value, step.ID, e.Attempt}
 		}
@@ -167,8 +169,8 @@ func (i *Instance) fits(step *Step, s *StepState, e *Event) *Refusal {
 		return refuse(BadEvent, "kind %d, the rule is done, skipped, failed, timeout, reverted or revert_failed", e.Kind)
 	}
 	switch {
-	case s.Status != want && s.last != nil && s.last.Attempt == e.Attempt:
-		return refuse(Conflict, "step %s, attempt %d was closed as %s before", step.ID, e.Attempt, s.last.Kind)
+	case s.Status != want && s.Last.Kind != 0 && s.Last.Attempt == e.Attempt:
+		return refuse(Conflict, "step %s, attempt %d was closed as %s before", step.ID, e.Attempt, s.Last.Kind)
 	case s.Status != want:
 		return refuse(NotYourTurn, "step %s is %s", step.ID, s.Status)
 	case e.Attempt != s.Attempt:
@@ -210,12 +212,22 @@ func (i *Instance) checkYields(step *Step, yields []Yield) *Refusal {
 	return nil
 }
 
-// same reports whether two events say the same, whoever posted them and when.
-func (e *Event) same(o *Event) bool {
-	return e.Step == o.Step && e.Attempt == o.Attempt && e.Kind == o.Kind && (e.By == o.By || e.Kind == StepTimeout) &&
-		slices.EqualFunc(e.Yields, o.Yields, func(a, b Yield) bool {
-			return a.Fact == b.Fact && a.Commitment == b.Commitment && a.Value == b.Value
-		})
+// digest is the same for events that say the same: when a body posted it does not
+// count, nor who said that a step is late.
+func (e *Event) digest() [32]byte {
+	b := make([]byte, 0, 256)
+	add := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
+	add(e.Step)
+	b = append(binary.AppendUvarint(b, uint64(e.Attempt)), byte(e.Kind))
+	if e.Kind != StepTimeout {
+		add(e.By)
+	}
+	for _, y := range e.Yields {
+		add(y.Fact)
+		b = append(b, y.Commitment[:]...)
+		add(PublicText(y.Value))
+	}
+	return sha256.Sum256(b)
 }
 
 func orElse(o, otherwise Outcome) Outcome {
@@ -248,11 +260,11 @@ func (i *Instance) late(step *Step, s *StepState, at time.Time) {
 func (i *Instance) follow(o Outcome, step *Step, s *StepState, at time.Time) {
 	switch o {
 	case Escalate:
-		if s.escalated { // the civil servant did not do it either
+		if s.Escalated { // the civil servant did not do it either
 			i.cancel(at)
 			return
 		}
-		s.escalated, s.Human, s.Attempt = true, true, s.Attempt+1
+		s.Escalated, s.Human, s.Attempt = true, true, s.Attempt+1
 		s.Since, s.Due = at, at.Add(time.Duration(step.Deadline))
 	case Skip:
 		i.close(s, Skipped, at)
@@ -371,7 +383,7 @@ func (i *Instance) undo(at time.Time) {
 		if s.Status == Reverting {
 			return
 		}
-		if s.Status == Done && i.plan.steps[n].Undo != "" && (next < 0 || s.place > i.Steps[next].place) {
+		if s.Status == Done && i.plan.steps[n].Undo != "" && (next < 0 || s.Place > i.Steps[next].Place) {
 			next = n
 		}
 	}
@@ -380,7 +392,7 @@ func (i *Instance) undo(at time.Time) {
 		return
 	}
 	s := &i.Steps[next]
-	s.Status, s.Attempt, s.Human, s.Late, s.last = Reverting, 1, false, 0, nil
+	s.Status, s.Attempt, s.Human, s.Late, s.Last = Reverting, 1, false, 0, Closed{}
 	s.Since, s.Due = at, at.Add(time.Duration(i.plan.steps[next].Deadline))
 }
 

@@ -51,10 +51,17 @@ type StepState struct {
 	Late  uint8     // how often it was not done in time
 	Since time.Time // when it became what it is
 	Due   time.Time // when it has to be done; zero: nothing is to be done
-	// escalated says that it was handed to a civil servant, which happens once.
-	escalated bool
-	place     uint32 // among the steps done, from 1
-	last      *Event // that closed the present or the last attempt
+	// Escalated says that it was handed to a civil servant, which happens once.
+	Escalated bool
+	Place     uint32 // among the steps done, from 1
+	Last      Closed // the event that closed the present or the last attempt
+}
+
+// Closed is what is kept of a step's last event, to know it again.
+type Closed struct {
+	Attempt uint32
+	Kind    EventKind // 0: there was no event yet
+	Digest  [32]byte
 }
 
 // Commitment binds a value that only those concerned know.
@@ -79,7 +86,7 @@ type Instance struct {
 	Steps   []StepState
 	Facts   map[string]Known
 	Events  int
-	done    uint32 // steps done so far
+	Done    uint32 // steps done so far
 }
 
 // Start begins an instance at a block's time. Every role has a body.
@@ -148,6 +155,9 @@ func (i *Instance) Turns() (turns []Turn) {
 	}
 	return turns
 }
+
+// Process returns the definition of the instance.
+func (i *Instance) Process() *Process { return i.process }
 
 // Clone returns a copy that shares nothing that Apply changes.
 func (i *Instance) Clone() *Instance {

@@ -80,6 +80,12 @@ func TestModel(t *testing.T) {
 		now := begun
 		var taken []definition.Event
 		post := func(e definition.Event) {
+			// It goes on from its state as well as from itself.
+			resumed, err := p.Resume("", bodies, one.State())
+			if err != nil || !reflect.DeepEqual(resumed, one) {
+				t.Fatalf("resumed: %v\n%+v\n%+v", err, resumed, one)
+			}
+			one = resumed
 			before := one.Clone()
 			if err := one.Apply(e); err != nil {
 				if !reflect.DeepEqual(before, one) {

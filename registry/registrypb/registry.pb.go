@@ -399,6 +399,67 @@ func (NodeRole) EnumDescriptor() ([]byte, []int) {
 	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{6}
 }
 
+type StepKind int32
+
+const (
+	StepKind_STEP_KIND_UNSPECIFIED   StepKind = 0
+	StepKind_STEP_KIND_DONE          StepKind = 1
+	StepKind_STEP_KIND_SKIPPED       StepKind = 2
+	StepKind_STEP_KIND_FAILED        StepKind = 3
+	StepKind_STEP_KIND_TIMEOUT       StepKind = 4
+	StepKind_STEP_KIND_REVERTED      StepKind = 5
+	StepKind_STEP_KIND_REVERT_FAILED StepKind = 6
+)
+
+// Enum value maps for StepKind.
+var (
+	StepKind_name = map[int32]string{
+		0: "STEP_KIND_UNSPECIFIED",
+		1: "STEP_KIND_DONE",
+		2: "STEP_KIND_SKIPPED",
+		3: "STEP_KIND_FAILED",
+		4: "STEP_KIND_TIMEOUT",
+		5: "STEP_KIND_REVERTED",
+		6: "STEP_KIND_REVERT_FAILED",
+	}
+	StepKind_value = map[string]int32{
+		"STEP_KIND_UNSPECIFIED":   0,
+		"STEP_KIND_DONE":          1,
+		"STEP_KIND_SKIPPED":       2,
+		"STEP_KIND_FAILED":        3,
+		"STEP_KIND_TIMEOUT":       4,
+		"STEP_KIND_REVERTED":      5,
+		"STEP_KIND_REVERT_FAILED": 6,
+	}
+)
+
+func (x StepKind) Enum() *StepKind {
+	p := new(StepKind)
+	*p = x
+	return p
+}
+
+func (x StepKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StepKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_registry_registrypb_registry_proto_enumTypes[7].Descriptor()
+}
+
+func (StepKind) Type() protoreflect.EnumType {
+	return &file_registry_registrypb_registry_proto_enumTypes[7]
+}
+
+func (x StepKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StepKind.Descriptor instead.
+func (StepKind) EnumDescriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{7}
+}
+
 type ProposalStatus int32
 
 const (
@@ -444,11 +505,11 @@ func (x ProposalStatus) String() string {
 }
 
 func (ProposalStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[7].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[8].Descriptor()
 }
 
 func (ProposalStatus) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[7]
+	return &file_registry_registrypb_registry_proto_enumTypes[8]
 }
 
 func (x ProposalStatus) Number() protoreflect.EnumNumber {
@@ -457,7 +518,7 @@ func (x ProposalStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProposalStatus.Descriptor instead.
 func (ProposalStatus) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{7}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{8}
 }
 
 type UpgradeStatus int32
@@ -496,11 +557,11 @@ func (x UpgradeStatus) String() string {
 }
 
 func (UpgradeStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[8].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[9].Descriptor()
 }
 
 func (UpgradeStatus) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[8]
+	return &file_registry_registrypb_registry_proto_enumTypes[9]
 }
 
 func (x UpgradeStatus) Number() protoreflect.EnumNumber {
@@ -509,7 +570,7 @@ func (x UpgradeStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpgradeStatus.Descriptor instead.
 func (UpgradeStatus) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{8}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{9}
 }
 
 // Envelope is what is submitted to the ledger: the exact bytes of a Tx and one
@@ -600,6 +661,13 @@ type Tx struct {
 	//	*Tx_SetHost
 	//	*Tx_AcceptHost
 	//	*Tx_SetChain
+	//	*Tx_SetProcess
+	//	*Tx_SetProcessStatus
+	//	*Tx_TakeRole
+	//	*Tx_ApproveRole
+	//	*Tx_StartInstance
+	//	*Tx_PostStep
+	//	*Tx_MigrateInstance
 	Body          isTx_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -895,6 +963,69 @@ func (x *Tx) GetSetChain() *SetChain {
 	return nil
 }
 
+func (x *Tx) GetSetProcess() *SetProcess {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetProcess); ok {
+			return x.SetProcess
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetSetProcessStatus() *SetProcessStatus {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetProcessStatus); ok {
+			return x.SetProcessStatus
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetTakeRole() *TakeRole {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_TakeRole); ok {
+			return x.TakeRole
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetApproveRole() *ApproveRole {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_ApproveRole); ok {
+			return x.ApproveRole
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetStartInstance() *StartInstance {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_StartInstance); ok {
+			return x.StartInstance
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetPostStep() *PostStep {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_PostStep); ok {
+			return x.PostStep
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetMigrateInstance() *MigrateInstance {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_MigrateInstance); ok {
+			return x.MigrateInstance
+		}
+	}
+	return nil
+}
+
 type isTx_Body interface {
 	isTx_Body()
 }
@@ -1000,6 +1131,35 @@ type Tx_SetChain struct {
 	SetChain *SetChain `protobuf:"bytes,40,opt,name=set_chain,json=setChain,proto3,oneof"`
 }
 
+type Tx_SetProcess struct {
+	// From here on: protocol 2.
+	SetProcess *SetProcess `protobuf:"bytes,50,opt,name=set_process,json=setProcess,proto3,oneof"`
+}
+
+type Tx_SetProcessStatus struct {
+	SetProcessStatus *SetProcessStatus `protobuf:"bytes,51,opt,name=set_process_status,json=setProcessStatus,proto3,oneof"`
+}
+
+type Tx_TakeRole struct {
+	TakeRole *TakeRole `protobuf:"bytes,52,opt,name=take_role,json=takeRole,proto3,oneof"`
+}
+
+type Tx_ApproveRole struct {
+	ApproveRole *ApproveRole `protobuf:"bytes,53,opt,name=approve_role,json=approveRole,proto3,oneof"`
+}
+
+type Tx_StartInstance struct {
+	StartInstance *StartInstance `protobuf:"bytes,54,opt,name=start_instance,json=startInstance,proto3,oneof"`
+}
+
+type Tx_PostStep struct {
+	PostStep *PostStep `protobuf:"bytes,55,opt,name=post_step,json=postStep,proto3,oneof"`
+}
+
+type Tx_MigrateInstance struct {
+	MigrateInstance *MigrateInstance `protobuf:"bytes,56,opt,name=migrate_instance,json=migrateInstance,proto3,oneof"`
+}
+
 func (*Tx_SetMember) isTx_Body() {}
 
 func (*Tx_SetMemberStatus) isTx_Body() {}
@@ -1049,6 +1209,20 @@ func (*Tx_SetHost) isTx_Body() {}
 func (*Tx_AcceptHost) isTx_Body() {}
 
 func (*Tx_SetChain) isTx_Body() {}
+
+func (*Tx_SetProcess) isTx_Body() {}
+
+func (*Tx_SetProcessStatus) isTx_Body() {}
+
+func (*Tx_TakeRole) isTx_Body() {}
+
+func (*Tx_ApproveRole) isTx_Body() {}
+
+func (*Tx_StartInstance) isTx_Body() {}
+
+func (*Tx_PostStep) isTx_Body() {}
+
+func (*Tx_MigrateInstance) isTx_Body() {}
 
 // SetMember creates a member or changes its name, parent or gateways.
 type SetMember struct {
@@ -3925,6 +4099,567 @@ func (x *SetChain) GetCertificates() [][]byte {
 	return nil
 }
 
+// SetProcess proposes a version of a process. What it says of its id and version is
+// in the definition; it never changes.
+type SetProcess struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`           // the member that answers for it
+	Definition    []byte                 `protobuf:"bytes,2,opt,name=definition,proto3" json:"definition,omitempty"` // canonical form
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetProcess) Reset() {
+	*x = SetProcess{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetProcess) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetProcess) ProtoMessage() {}
+
+func (x *SetProcess) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetProcess.ProtoReflect.Descriptor instead.
+func (*SetProcess) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SetProcess) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *SetProcess) GetDefinition() []byte {
+	if x != nil {
+		return x.Definition
+	}
+	return nil
+}
+
+type SetProcessStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Process       string                 `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`                                // I/C/M/ID/VERSION
+	Status        Status                 `protobuf:"varint,2,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"` // SUSPENDED: no new instances for now; ENDED: none any more
+	Notice        string                 `protobuf:"bytes,3,opt,name=notice,proto3" json:"notice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetProcessStatus) Reset() {
+	*x = SetProcessStatus{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetProcessStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetProcessStatus) ProtoMessage() {}
+
+func (x *SetProcessStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetProcessStatus.ProtoReflect.Descriptor instead.
+func (*SetProcessStatus) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *SetProcessStatus) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *SetProcessStatus) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *SetProcessStatus) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
+// TakeRole says that a subsystem of the sender plays a role, or no longer does.
+type TakeRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Process       string                 `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Subsystem     string                 `protobuf:"bytes,3,opt,name=subsystem,proto3" json:"subsystem,omitempty"`
+	End           bool                   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakeRole) Reset() {
+	*x = TakeRole{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakeRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakeRole) ProtoMessage() {}
+
+func (x *TakeRole) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakeRole.ProtoReflect.Descriptor instead.
+func (*TakeRole) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *TakeRole) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *TakeRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *TakeRole) GetSubsystem() string {
+	if x != nil {
+		return x.Subsystem
+	}
+	return ""
+}
+
+func (x *TakeRole) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+// ApproveRole is the word of the process's owner: the subsystem may play the role,
+// or no longer may.
+type ApproveRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Process       string                 `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Subsystem     string                 `protobuf:"bytes,3,opt,name=subsystem,proto3" json:"subsystem,omitempty"`
+	End           bool                   `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveRole) Reset() {
+	*x = ApproveRole{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveRole) ProtoMessage() {}
+
+func (x *ApproveRole) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveRole.ProtoReflect.Descriptor instead.
+func (*ApproveRole) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ApproveRole) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *ApproveRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ApproveRole) GetSubsystem() string {
+	if x != nil {
+		return x.Subsystem
+	}
+	return ""
+}
+
+func (x *ApproveRole) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+// StartInstance begins an instance of a process. Its id is that of a right: the
+// first 16 bytes of the transaction's hash, in hex.
+type StartInstance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Process       string                 `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
+	Variant       string                 `protobuf:"bytes,2,opt,name=variant,proto3" json:"variant,omitempty"` // or empty
+	Parts         []*Part                `protobuf:"bytes,3,rep,name=parts,proto3" json:"parts,omitempty"`     // one for each role, in the definition's order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartInstance) Reset() {
+	*x = StartInstance{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartInstance) ProtoMessage() {}
+
+func (x *StartInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartInstance.ProtoReflect.Descriptor instead.
+func (*StartInstance) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *StartInstance) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *StartInstance) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *StartInstance) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+// Part says who plays a role.
+type Part struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Subsystem     string                 `protobuf:"bytes,2,opt,name=subsystem,proto3" json:"subsystem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Part) Reset() {
+	*x = Part{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Part) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Part) ProtoMessage() {}
+
+func (x *Part) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Part.ProtoReflect.Descriptor instead.
+func (*Part) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Part) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Part) GetSubsystem() string {
+	if x != nil {
+		return x.Subsystem
+	}
+	return ""
+}
+
+// PostStep is an event of an instance's step.
+type PostStep struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Step          string                 `protobuf:"bytes,2,opt,name=step,proto3" json:"step,omitempty"`
+	Attempt       uint32                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Kind          StepKind               `protobuf:"varint,4,opt,name=kind,proto3,enum=civibus.registry.v1.StepKind" json:"kind,omitempty"`
+	Yields        []*Yield               `protobuf:"bytes,5,rep,name=yields,proto3" json:"yields,omitempty"` // of a step that is done: in the definition's order
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PostStep) Reset() {
+	*x = PostStep{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PostStep) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PostStep) ProtoMessage() {}
+
+func (x *PostStep) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PostStep.ProtoReflect.Descriptor instead.
+func (*PostStep) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *PostStep) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *PostStep) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *PostStep) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *PostStep) GetKind() StepKind {
+	if x != nil {
+		return x.Kind
+	}
+	return StepKind_STEP_KIND_UNSPECIFIED
+}
+
+func (x *PostStep) GetYields() []*Yield {
+	if x != nil {
+		return x.Yields
+	}
+	return nil
+}
+
+// Yield is a fact that a step found out: of a public one the value, otherwise a
+// commitment of 32 bytes.
+type Yield struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fact          string                 `protobuf:"bytes,1,opt,name=fact,proto3" json:"fact,omitempty"`
+	Commitment    []byte                 `protobuf:"bytes,2,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"` // true, false or a code
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Yield) Reset() {
+	*x = Yield{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Yield) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Yield) ProtoMessage() {}
+
+func (x *Yield) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Yield.ProtoReflect.Descriptor instead.
+func (*Yield) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *Yield) GetFact() string {
+	if x != nil {
+		return x.Fact
+	}
+	return ""
+}
+
+func (x *Yield) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
+func (x *Yield) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// MigrateInstance is the consent of a body of an instance to go on under another
+// version of its process. It does when all its bodies have consented.
+type MigrateInstance struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"` // 0 takes the consent back
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MigrateInstance) Reset() {
+	*x = MigrateInstance{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MigrateInstance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MigrateInstance) ProtoMessage() {}
+
+func (x *MigrateInstance) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MigrateInstance.ProtoReflect.Descriptor instead.
+func (*MigrateInstance) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *MigrateInstance) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
+func (x *MigrateInstance) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
 // Period is a stretch of heights in which something was in force.
 type Period struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3936,7 +4671,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4683,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[47]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4696,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{47}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -3992,7 +4727,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4004,7 +4739,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[48]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4017,7 +4752,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{48}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Member) GetId() string {
@@ -4079,7 +4814,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4091,7 +4826,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[49]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4104,7 +4839,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{49}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Key) GetId() []byte {
@@ -4182,7 +4917,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4194,7 +4929,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[50]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4207,7 +4942,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{50}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Subsystem) GetId() string {
@@ -4254,7 +4989,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4266,7 +5001,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[51]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4279,7 +5014,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{51}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Service) GetId() string {
@@ -4350,7 +5085,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4362,7 +5097,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[52]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4375,7 +5110,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{52}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Right) GetId() string {
@@ -4416,7 +5151,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +5163,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[53]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +5176,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{53}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Group) GetId() string {
@@ -4469,7 +5204,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4481,7 +5216,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[54]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4494,7 +5229,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{54}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -4531,7 +5266,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4543,7 +5278,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[55]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4556,7 +5291,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{55}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Log) GetOrigin() string {
@@ -4606,7 +5341,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4618,7 +5353,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4631,7 +5366,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -4666,13 +5401,14 @@ type Sequence struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Last          uint64                 `protobuf:"varint,1,opt,name=last,proto3" json:"last,omitempty"`
 	Notarised     uint64                 `protobuf:"varint,2,opt,name=notarised,proto3" json:"notarised,omitempty"` // digests recorded with the key; protocol 1
+	Started       uint64                 `protobuf:"varint,3,opt,name=started,proto3" json:"started,omitempty"`     // records charged for instances begun with the key; protocol 2
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4684,7 +5420,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4697,7 +5433,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -4710,6 +5446,13 @@ func (x *Sequence) GetLast() uint64 {
 func (x *Sequence) GetNotarised() uint64 {
 	if x != nil {
 		return x.Notarised
+	}
+	return 0
+}
+
+func (x *Sequence) GetStarted() uint64 {
+	if x != nil {
+		return x.Started
 	}
 	return 0
 }
@@ -4734,7 +5477,7 @@ type Params struct {
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4746,7 +5489,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4759,7 +5502,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Params) GetInstance() string {
@@ -4850,7 +5593,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4862,7 +5605,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4875,7 +5618,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Votes) GetMember() string {
@@ -4905,7 +5648,7 @@ type Validator struct {
 
 func (x *Validator) Reset() {
 	*x = Validator{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4917,7 +5660,7 @@ func (x *Validator) String() string {
 func (*Validator) ProtoMessage() {}
 
 func (x *Validator) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4930,7 +5673,7 @@ func (x *Validator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validator.ProtoReflect.Descriptor instead.
 func (*Validator) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Validator) GetKeyId() []byte {
@@ -4971,7 +5714,7 @@ type Nodes struct {
 
 func (x *Nodes) Reset() {
 	*x = Nodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4983,7 +5726,7 @@ func (x *Nodes) String() string {
 func (*Nodes) ProtoMessage() {}
 
 func (x *Nodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4996,7 +5739,7 @@ func (x *Nodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
 func (*Nodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Nodes) GetMember() string {
@@ -5033,7 +5776,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5045,7 +5788,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5058,7 +5801,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Proposal) GetId() uint64 {
@@ -5157,7 +5900,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5169,7 +5912,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5182,7 +5925,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Tally) GetYes() uint64 {
@@ -5218,7 +5961,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5230,7 +5973,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5243,7 +5986,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Vote) GetProposal() uint64 {
@@ -5277,7 +6020,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5289,7 +6032,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5302,7 +6045,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Ballot) GetHeight() uint64 {
@@ -5335,7 +6078,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5347,7 +6090,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5360,7 +6103,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Delegation) GetRoot() string {
@@ -5431,7 +6174,7 @@ type Hosting struct {
 
 func (x *Hosting) Reset() {
 	*x = Hosting{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5443,7 +6186,7 @@ func (x *Hosting) String() string {
 func (*Hosting) ProtoMessage() {}
 
 func (x *Hosting) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5456,7 +6199,7 @@ func (x *Hosting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
 func (*Hosting) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Hosting) GetMember() string {
@@ -5491,7 +6234,7 @@ type HostPeriod struct {
 
 func (x *HostPeriod) Reset() {
 	*x = HostPeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5503,7 +6246,7 @@ func (x *HostPeriod) String() string {
 func (*HostPeriod) ProtoMessage() {}
 
 func (x *HostPeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5516,7 +6259,7 @@ func (x *HostPeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
 func (*HostPeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *HostPeriod) GetHost() string {
@@ -5553,7 +6296,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5565,7 +6308,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5578,7 +6321,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Upgrade) GetName() string {
@@ -5629,7 +6372,7 @@ type Misbehaviour struct {
 
 func (x *Misbehaviour) Reset() {
 	*x = Misbehaviour{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5641,7 +6384,7 @@ func (x *Misbehaviour) String() string {
 func (*Misbehaviour) ProtoMessage() {}
 
 func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5654,7 +6397,7 @@ func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
 func (*Misbehaviour) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Misbehaviour) GetKeyId() []byte {
@@ -5697,7 +6440,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5709,7 +6452,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5722,7 +6465,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Chain) GetKeyId() []byte {
@@ -5744,6 +6487,647 @@ func (x *Chain) GetHeight() uint64 {
 		return x.Height
 	}
 	return 0
+}
+
+// Process is one version of a process.
+type Process struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // I/C/M/ID/VERSION
+	Definition    []byte                 `protobuf:"bytes,2,opt,name=definition,proto3" json:"definition,omitempty"`
+	Status        Status                 `protobuf:"varint,3,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Notice        string                 `protobuf:"bytes,4,opt,name=notice,proto3" json:"notice,omitempty"`
+	Periods       []*Period              `protobuf:"bytes,5,rep,name=periods,proto3" json:"periods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Process) Reset() {
+	*x = Process{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Process) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Process) ProtoMessage() {}
+
+func (x *Process) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Process.ProtoReflect.Descriptor instead.
+func (*Process) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *Process) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Process) GetDefinition() []byte {
+	if x != nil {
+		return x.Definition
+	}
+	return nil
+}
+
+func (x *Process) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *Process) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
+func (x *Process) GetPeriods() []*Period {
+	if x != nil {
+		return x.Periods
+	}
+	return nil
+}
+
+// ProcessRole is who may play a role of a process.
+type ProcessRole struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Process       string                 `protobuf:"bytes,1,opt,name=process,proto3" json:"process,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Subsystem     string                 `protobuf:"bytes,3,opt,name=subsystem,proto3" json:"subsystem,omitempty"`
+	Taken         bool                   `protobuf:"varint,4,opt,name=taken,proto3" json:"taken,omitempty"`       // by the subsystem's member
+	Approved      bool                   `protobuf:"varint,5,opt,name=approved,proto3" json:"approved,omitempty"` // by the process's owner
+	Periods       []*Period              `protobuf:"bytes,6,rep,name=periods,proto3" json:"periods,omitempty"`    // in which it was both
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessRole) Reset() {
+	*x = ProcessRole{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessRole) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessRole) ProtoMessage() {}
+
+func (x *ProcessRole) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessRole.ProtoReflect.Descriptor instead.
+func (*ProcessRole) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *ProcessRole) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *ProcessRole) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *ProcessRole) GetSubsystem() string {
+	if x != nil {
+		return x.Subsystem
+	}
+	return ""
+}
+
+func (x *ProcessRole) GetTaken() bool {
+	if x != nil {
+		return x.Taken
+	}
+	return false
+}
+
+func (x *ProcessRole) GetApproved() bool {
+	if x != nil {
+		return x.Approved
+	}
+	return false
+}
+
+func (x *ProcessRole) GetPeriods() []*Period {
+	if x != nil {
+		return x.Periods
+	}
+	return nil
+}
+
+// Instance is one run of a process and what its events made of it.
+type Instance struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Process         string                 `protobuf:"bytes,2,opt,name=process,proto3" json:"process,omitempty"` // I/C/M/ID/VERSION
+	Variant         string                 `protobuf:"bytes,3,opt,name=variant,proto3" json:"variant,omitempty"`
+	Parts           []*Part                `protobuf:"bytes,4,rep,name=parts,proto3" json:"parts,omitempty"`
+	Starter         string                 `protobuf:"bytes,5,opt,name=starter,proto3" json:"starter,omitempty"`
+	StartedUnixNano int64                  `protobuf:"varint,6,opt,name=started_unix_nano,json=startedUnixNano,proto3" json:"started_unix_nano,omitempty"`
+	StartedHeight   uint64                 `protobuf:"varint,7,opt,name=started_height,json=startedHeight,proto3" json:"started_height,omitempty"`
+	EndedHeight     uint64                 `protobuf:"varint,8,opt,name=ended_height,json=endedHeight,proto3" json:"ended_height,omitempty"` // 0: it goes on
+	Phase           uint32                 `protobuf:"varint,9,opt,name=phase,proto3" json:"phase,omitempty"`                                // 1 running, 2 undoing, 3 ended
+	End             string                 `protobuf:"bytes,10,opt,name=end,proto3" json:"end,omitempty"`
+	Events          uint32                 `protobuf:"varint,11,opt,name=events,proto3" json:"events,omitempty"`
+	Done            uint32                 `protobuf:"varint,12,opt,name=done,proto3" json:"done,omitempty"`
+	Steps           []*StepState           `protobuf:"bytes,13,rep,name=steps,proto3" json:"steps,omitempty"`
+	Facts           []*KnownFact           `protobuf:"bytes,14,rep,name=facts,proto3" json:"facts,omitempty"`       // by fact
+	Consents        []*Consent             `protobuf:"bytes,15,rep,name=consents,proto3" json:"consents,omitempty"` // by subsystem
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Instance) Reset() {
+	*x = Instance{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Instance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Instance) ProtoMessage() {}
+
+func (x *Instance) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Instance.ProtoReflect.Descriptor instead.
+func (*Instance) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
+}
+
+func (x *Instance) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Instance) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *Instance) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *Instance) GetParts() []*Part {
+	if x != nil {
+		return x.Parts
+	}
+	return nil
+}
+
+func (x *Instance) GetStarter() string {
+	if x != nil {
+		return x.Starter
+	}
+	return ""
+}
+
+func (x *Instance) GetStartedUnixNano() int64 {
+	if x != nil {
+		return x.StartedUnixNano
+	}
+	return 0
+}
+
+func (x *Instance) GetStartedHeight() uint64 {
+	if x != nil {
+		return x.StartedHeight
+	}
+	return 0
+}
+
+func (x *Instance) GetEndedHeight() uint64 {
+	if x != nil {
+		return x.EndedHeight
+	}
+	return 0
+}
+
+func (x *Instance) GetPhase() uint32 {
+	if x != nil {
+		return x.Phase
+	}
+	return 0
+}
+
+func (x *Instance) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
+}
+
+func (x *Instance) GetEvents() uint32 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Instance) GetDone() uint32 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *Instance) GetSteps() []*StepState {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+func (x *Instance) GetFacts() []*KnownFact {
+	if x != nil {
+		return x.Facts
+	}
+	return nil
+}
+
+func (x *Instance) GetConsents() []*Consent {
+	if x != nil {
+		return x.Consents
+	}
+	return nil
+}
+
+type StepState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Status        uint32                 `protobuf:"varint,1,opt,name=status,proto3" json:"status,omitempty"` // 0 waiting, 1 open, 2 done, 3 skipped, 4 reverting, 5 reverted, 6 abandoned
+	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Human         bool                   `protobuf:"varint,3,opt,name=human,proto3" json:"human,omitempty"`
+	Late          uint32                 `protobuf:"varint,4,opt,name=late,proto3" json:"late,omitempty"`
+	SinceUnixNano int64                  `protobuf:"varint,5,opt,name=since_unix_nano,json=sinceUnixNano,proto3" json:"since_unix_nano,omitempty"`
+	DueUnixNano   int64                  `protobuf:"varint,6,opt,name=due_unix_nano,json=dueUnixNano,proto3" json:"due_unix_nano,omitempty"`
+	Escalated     bool                   `protobuf:"varint,7,opt,name=escalated,proto3" json:"escalated,omitempty"`
+	Place         uint32                 `protobuf:"varint,8,opt,name=place,proto3" json:"place,omitempty"`
+	LastAttempt   uint32                 `protobuf:"varint,9,opt,name=last_attempt,json=lastAttempt,proto3" json:"last_attempt,omitempty"`
+	LastKind      StepKind               `protobuf:"varint,10,opt,name=last_kind,json=lastKind,proto3,enum=civibus.registry.v1.StepKind" json:"last_kind,omitempty"`
+	LastDigest    []byte                 `protobuf:"bytes,11,opt,name=last_digest,json=lastDigest,proto3" json:"last_digest,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepState) Reset() {
+	*x = StepState{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepState) ProtoMessage() {}
+
+func (x *StepState) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepState.ProtoReflect.Descriptor instead.
+func (*StepState) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *StepState) GetStatus() uint32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *StepState) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *StepState) GetHuman() bool {
+	if x != nil {
+		return x.Human
+	}
+	return false
+}
+
+func (x *StepState) GetLate() uint32 {
+	if x != nil {
+		return x.Late
+	}
+	return 0
+}
+
+func (x *StepState) GetSinceUnixNano() int64 {
+	if x != nil {
+		return x.SinceUnixNano
+	}
+	return 0
+}
+
+func (x *StepState) GetDueUnixNano() int64 {
+	if x != nil {
+		return x.DueUnixNano
+	}
+	return 0
+}
+
+func (x *StepState) GetEscalated() bool {
+	if x != nil {
+		return x.Escalated
+	}
+	return false
+}
+
+func (x *StepState) GetPlace() uint32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *StepState) GetLastAttempt() uint32 {
+	if x != nil {
+		return x.LastAttempt
+	}
+	return 0
+}
+
+func (x *StepState) GetLastKind() StepKind {
+	if x != nil {
+		return x.LastKind
+	}
+	return StepKind_STEP_KIND_UNSPECIFIED
+}
+
+func (x *StepState) GetLastDigest() []byte {
+	if x != nil {
+		return x.LastDigest
+	}
+	return nil
+}
+
+type KnownFact struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fact          string                 `protobuf:"bytes,1,opt,name=fact,proto3" json:"fact,omitempty"`
+	Commitment    []byte                 `protobuf:"bytes,2,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Step          string                 `protobuf:"bytes,4,opt,name=step,proto3" json:"step,omitempty"`
+	Attempt       uint32                 `protobuf:"varint,5,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KnownFact) Reset() {
+	*x = KnownFact{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownFact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownFact) ProtoMessage() {}
+
+func (x *KnownFact) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownFact.ProtoReflect.Descriptor instead.
+func (*KnownFact) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *KnownFact) GetFact() string {
+	if x != nil {
+		return x.Fact
+	}
+	return ""
+}
+
+func (x *KnownFact) GetCommitment() []byte {
+	if x != nil {
+		return x.Commitment
+	}
+	return nil
+}
+
+func (x *KnownFact) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *KnownFact) GetStep() string {
+	if x != nil {
+		return x.Step
+	}
+	return ""
+}
+
+func (x *KnownFact) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+// Consent is a body's word for another version.
+type Consent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Subsystem     string                 `protobuf:"bytes,1,opt,name=subsystem,proto3" json:"subsystem,omitempty"`
+	Version       uint32                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Consent) Reset() {
+	*x = Consent{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Consent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Consent) ProtoMessage() {}
+
+func (x *Consent) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Consent.ProtoReflect.Descriptor instead.
+func (*Consent) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *Consent) GetSubsystem() string {
+	if x != nil {
+		return x.Subsystem
+	}
+	return ""
+}
+
+func (x *Consent) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+// StepPosted is an event of an instance, with what the ledger adds.
+type StepPosted struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         *PostStep              `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	By            string                 `protobuf:"bytes,2,opt,name=by,proto3" json:"by,omitempty"` // who posted it: the subsystem that plays the role, or a member
+	TimeUnixNano  int64                  `protobuf:"varint,3,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`
+	End           string                 `protobuf:"bytes,4,opt,name=end,proto3" json:"end,omitempty"` // the end that the instance came to with it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StepPosted) Reset() {
+	*x = StepPosted{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StepPosted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StepPosted) ProtoMessage() {}
+
+func (x *StepPosted) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StepPosted.ProtoReflect.Descriptor instead.
+func (*StepPosted) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *StepPosted) GetEvent() *PostStep {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *StepPosted) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *StepPosted) GetTimeUnixNano() int64 {
+	if x != nil {
+		return x.TimeUnixNano
+	}
+	return 0
+}
+
+func (x *StepPosted) GetEnd() string {
+	if x != nil {
+		return x.End
+	}
+	return ""
 }
 
 // Event is one leaf of the registry's event log.
@@ -5777,6 +7161,10 @@ type Event struct {
 	//	*Event_MisbehaviourRecorded
 	//	*Event_ChainSet
 	//	*Event_BlockCommitted
+	//	*Event_ProcessSet
+	//	*Event_ProcessRoleSet
+	//	*Event_InstanceSet
+	//	*Event_StepPosted
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -5784,7 +7172,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5796,7 +7184,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5809,7 +7197,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -6043,6 +7431,42 @@ func (x *Event) GetBlockCommitted() *BlockCommitted {
 	return nil
 }
 
+func (x *Event) GetProcessSet() *Process {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ProcessSet); ok {
+			return x.ProcessSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetProcessRoleSet() *ProcessRole {
+	if x != nil {
+		if x, ok := x.Body.(*Event_ProcessRoleSet); ok {
+			return x.ProcessRoleSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetInstanceSet() *Instance {
+	if x != nil {
+		if x, ok := x.Body.(*Event_InstanceSet); ok {
+			return x.InstanceSet
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetStepPosted() *StepPosted {
+	if x != nil {
+		if x, ok := x.Body.(*Event_StepPosted); ok {
+			return x.StepPosted
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -6131,6 +7555,22 @@ type Event_BlockCommitted struct {
 	BlockCommitted *BlockCommitted `protobuf:"bytes,30,opt,name=block_committed,json=blockCommitted,proto3,oneof"`
 }
 
+type Event_ProcessSet struct {
+	ProcessSet *Process `protobuf:"bytes,31,opt,name=process_set,json=processSet,proto3,oneof"`
+}
+
+type Event_ProcessRoleSet struct {
+	ProcessRoleSet *ProcessRole `protobuf:"bytes,32,opt,name=process_role_set,json=processRoleSet,proto3,oneof"`
+}
+
+type Event_InstanceSet struct {
+	InstanceSet *Instance `protobuf:"bytes,33,opt,name=instance_set,json=instanceSet,proto3,oneof"` // begun, migrated, or with another consent
+}
+
+type Event_StepPosted struct {
+	StepPosted *StepPosted `protobuf:"bytes,34,opt,name=step_posted,json=stepPosted,proto3,oneof"`
+}
+
 func (*Event_MemberSet) isEvent_Body() {}
 
 func (*Event_KeySet) isEvent_Body() {}
@@ -6173,6 +7613,14 @@ func (*Event_ChainSet) isEvent_Body() {}
 
 func (*Event_BlockCommitted) isEvent_Body() {}
 
+func (*Event_ProcessSet) isEvent_Body() {}
+
+func (*Event_ProcessRoleSet) isEvent_Body() {}
+
+func (*Event_InstanceSet) isEvent_Body() {}
+
+func (*Event_StepPosted) isEvent_Body() {}
+
 // BlockCommitted is the last event of every block that changed anything. It
 // binds the state root to the event log, so that whoever trusts a cosigned
 // checkpoint can check state proofs at its height.
@@ -6187,7 +7635,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6199,7 +7647,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6212,7 +7660,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -6251,7 +7699,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6263,7 +7711,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6276,7 +7724,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -6321,7 +7769,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\"registry/registrypb/registry.proto\x12\x13civibus.registry.v1\"8\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\fR\x02tx\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xdc\x0e\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xda\x12\n" +
 	"\x02Tx\x12\x19\n" +
 	"\bchain_id\x18\x01 \x01(\tR\achainId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\fR\x05keyId\x12\x1a\n" +
@@ -6358,7 +7806,15 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\bset_host\x18& \x01(\v2\x1c.civibus.registry.v1.SetHostH\x00R\asetHost\x12B\n" +
 	"\vaccept_host\x18' \x01(\v2\x1f.civibus.registry.v1.AcceptHostH\x00R\n" +
 	"acceptHost\x12<\n" +
-	"\tset_chain\x18( \x01(\v2\x1d.civibus.registry.v1.SetChainH\x00R\bsetChainB\x06\n" +
+	"\tset_chain\x18( \x01(\v2\x1d.civibus.registry.v1.SetChainH\x00R\bsetChain\x12B\n" +
+	"\vset_process\x182 \x01(\v2\x1f.civibus.registry.v1.SetProcessH\x00R\n" +
+	"setProcess\x12U\n" +
+	"\x12set_process_status\x183 \x01(\v2%.civibus.registry.v1.SetProcessStatusH\x00R\x10setProcessStatus\x12<\n" +
+	"\ttake_role\x184 \x01(\v2\x1d.civibus.registry.v1.TakeRoleH\x00R\btakeRole\x12E\n" +
+	"\fapprove_role\x185 \x01(\v2 .civibus.registry.v1.ApproveRoleH\x00R\vapproveRole\x12K\n" +
+	"\x0estart_instance\x186 \x01(\v2\".civibus.registry.v1.StartInstanceH\x00R\rstartInstance\x12<\n" +
+	"\tpost_step\x187 \x01(\v2\x1d.civibus.registry.v1.PostStepH\x00R\bpostStep\x12Q\n" +
+	"\x10migrate_instance\x188 \x01(\v2$.civibus.registry.v1.MigrateInstanceH\x00R\x0fmigrateInstanceB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -6569,7 +8025,49 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x04host\x18\x02 \x01(\tR\x04host\"E\n" +
 	"\bSetChain\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\"\n" +
-	"\fcertificates\x18\x02 \x03(\fR\fcertificates\"F\n" +
+	"\fcertificates\x18\x02 \x03(\fR\fcertificates\"B\n" +
+	"\n" +
+	"SetProcess\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x02 \x01(\fR\n" +
+	"definition\"y\n" +
+	"\x10SetProcessStatus\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\tR\aprocess\x123\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x03 \x01(\tR\x06notice\"h\n" +
+	"\bTakeRole\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1c\n" +
+	"\tsubsystem\x18\x03 \x01(\tR\tsubsystem\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\"k\n" +
+	"\vApproveRole\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1c\n" +
+	"\tsubsystem\x18\x03 \x01(\tR\tsubsystem\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\bR\x03end\"t\n" +
+	"\rStartInstance\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x18\n" +
+	"\avariant\x18\x02 \x01(\tR\avariant\x12/\n" +
+	"\x05parts\x18\x03 \x03(\v2\x19.civibus.registry.v1.PartR\x05parts\"8\n" +
+	"\x04Part\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x1c\n" +
+	"\tsubsystem\x18\x02 \x01(\tR\tsubsystem\"\xbb\x01\n" +
+	"\bPostStep\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x12\n" +
+	"\x04step\x18\x02 \x01(\tR\x04step\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\rR\aattempt\x121\n" +
+	"\x04kind\x18\x04 \x01(\x0e2\x1d.civibus.registry.v1.StepKindR\x04kind\x122\n" +
+	"\x06yields\x18\x05 \x03(\v2\x1a.civibus.registry.v1.YieldR\x06yields\"Q\n" +
+	"\x05Yield\x12\x12\n" +
+	"\x04fact\x18\x01 \x01(\tR\x04fact\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x02 \x01(\fR\n" +
+	"commitment\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\"G\n" +
+	"\x0fMigrateInstance\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"F\n" +
 	"\x06Period\x12\x1f\n" +
 	"\vfrom_height\x18\x01 \x01(\x04R\n" +
 	"fromHeight\x12\x1b\n" +
@@ -6627,10 +8125,11 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x06digest\x18\x01 \x01(\fR\x06digest\x12\x16\n" +
 	"\x06member\x18\x02 \x01(\tR\x06member\x12\x16\n" +
 	"\x06height\x18\x03 \x01(\x04R\x06height\x12$\n" +
-	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"<\n" +
+	"\x0etime_unix_nano\x18\x04 \x01(\x03R\ftimeUnixNano\"V\n" +
 	"\bSequence\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\x04R\x04last\x12\x1c\n" +
-	"\tnotarised\x18\x02 \x01(\x04R\tnotarised\"\x8f\x03\n" +
+	"\tnotarised\x18\x02 \x01(\x04R\tnotarised\x12\x18\n" +
+	"\astarted\x18\x03 \x01(\x04R\astarted\"\x8f\x03\n" +
 	"\x06Params\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x19\n" +
 	"\bchain_id\x18\x02 \x01(\tR\achainId\x12\x1e\n" +
@@ -6721,7 +8220,70 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05Chain\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\fR\x05keyId\x12\"\n" +
 	"\fcertificates\x18\x02 \x03(\fR\fcertificates\x12\x16\n" +
-	"\x06height\x18\x03 \x01(\x04R\x06height\"\xf5\v\n" +
+	"\x06height\x18\x03 \x01(\x04R\x06height\"\xbd\x01\n" +
+	"\aProcess\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1e\n" +
+	"\n" +
+	"definition\x18\x02 \x01(\fR\n" +
+	"definition\x123\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x04 \x01(\tR\x06notice\x125\n" +
+	"\aperiods\x18\x05 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xc2\x01\n" +
+	"\vProcessRole\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x1c\n" +
+	"\tsubsystem\x18\x03 \x01(\tR\tsubsystem\x12\x14\n" +
+	"\x05taken\x18\x04 \x01(\bR\x05taken\x12\x1a\n" +
+	"\bapproved\x18\x05 \x01(\bR\bapproved\x125\n" +
+	"\aperiods\x18\x06 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\x89\x04\n" +
+	"\bInstance\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aprocess\x18\x02 \x01(\tR\aprocess\x12\x18\n" +
+	"\avariant\x18\x03 \x01(\tR\avariant\x12/\n" +
+	"\x05parts\x18\x04 \x03(\v2\x19.civibus.registry.v1.PartR\x05parts\x12\x18\n" +
+	"\astarter\x18\x05 \x01(\tR\astarter\x12*\n" +
+	"\x11started_unix_nano\x18\x06 \x01(\x03R\x0fstartedUnixNano\x12%\n" +
+	"\x0estarted_height\x18\a \x01(\x04R\rstartedHeight\x12!\n" +
+	"\fended_height\x18\b \x01(\x04R\vendedHeight\x12\x14\n" +
+	"\x05phase\x18\t \x01(\rR\x05phase\x12\x10\n" +
+	"\x03end\x18\n" +
+	" \x01(\tR\x03end\x12\x16\n" +
+	"\x06events\x18\v \x01(\rR\x06events\x12\x12\n" +
+	"\x04done\x18\f \x01(\rR\x04done\x124\n" +
+	"\x05steps\x18\r \x03(\v2\x1e.civibus.registry.v1.StepStateR\x05steps\x124\n" +
+	"\x05facts\x18\x0e \x03(\v2\x1e.civibus.registry.v1.KnownFactR\x05facts\x128\n" +
+	"\bconsents\x18\x0f \x03(\v2\x1c.civibus.registry.v1.ConsentR\bconsents\"\xe7\x02\n" +
+	"\tStepState\x12\x16\n" +
+	"\x06status\x18\x01 \x01(\rR\x06status\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
+	"\x05human\x18\x03 \x01(\bR\x05human\x12\x12\n" +
+	"\x04late\x18\x04 \x01(\rR\x04late\x12&\n" +
+	"\x0fsince_unix_nano\x18\x05 \x01(\x03R\rsinceUnixNano\x12\"\n" +
+	"\rdue_unix_nano\x18\x06 \x01(\x03R\vdueUnixNano\x12\x1c\n" +
+	"\tescalated\x18\a \x01(\bR\tescalated\x12\x14\n" +
+	"\x05place\x18\b \x01(\rR\x05place\x12!\n" +
+	"\flast_attempt\x18\t \x01(\rR\vlastAttempt\x12:\n" +
+	"\tlast_kind\x18\n" +
+	" \x01(\x0e2\x1d.civibus.registry.v1.StepKindR\blastKind\x12\x1f\n" +
+	"\vlast_digest\x18\v \x01(\fR\n" +
+	"lastDigest\"\x83\x01\n" +
+	"\tKnownFact\x12\x12\n" +
+	"\x04fact\x18\x01 \x01(\tR\x04fact\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x02 \x01(\fR\n" +
+	"commitment\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x12\n" +
+	"\x04step\x18\x04 \x01(\tR\x04step\x12\x18\n" +
+	"\aattempt\x18\x05 \x01(\rR\aattempt\"A\n" +
+	"\aConsent\x12\x1c\n" +
+	"\tsubsystem\x18\x01 \x01(\tR\tsubsystem\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"\x89\x01\n" +
+	"\n" +
+	"StepPosted\x123\n" +
+	"\x05event\x18\x01 \x01(\v2\x1d.civibus.registry.v1.PostStepR\x05event\x12\x0e\n" +
+	"\x02by\x18\x02 \x01(\tR\x02by\x12$\n" +
+	"\x0etime_unix_nano\x18\x03 \x01(\x03R\ftimeUnixNano\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\tR\x03end\"\x8c\x0e\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x17\n" +
@@ -6754,7 +8316,13 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"upgradeSet\x12X\n" +
 	"\x15misbehaviour_recorded\x18\x1c \x01(\v2!.civibus.registry.v1.MisbehaviourH\x00R\x14misbehaviourRecorded\x129\n" +
 	"\tchain_set\x18\x1d \x01(\v2\x1a.civibus.registry.v1.ChainH\x00R\bchainSet\x12N\n" +
-	"\x0fblock_committed\x18\x1e \x01(\v2#.civibus.registry.v1.BlockCommittedH\x00R\x0eblockCommittedB\x06\n" +
+	"\x0fblock_committed\x18\x1e \x01(\v2#.civibus.registry.v1.BlockCommittedH\x00R\x0eblockCommitted\x12?\n" +
+	"\vprocess_set\x18\x1f \x01(\v2\x1c.civibus.registry.v1.ProcessH\x00R\n" +
+	"processSet\x12L\n" +
+	"\x10process_role_set\x18  \x01(\v2 .civibus.registry.v1.ProcessRoleH\x00R\x0eprocessRoleSet\x12B\n" +
+	"\finstance_set\x18! \x01(\v2\x1d.civibus.registry.v1.InstanceH\x00R\vinstanceSet\x12B\n" +
+	"\vstep_posted\x18\" \x01(\v2\x1f.civibus.registry.v1.StepPostedH\x00R\n" +
+	"stepPostedB\x06\n" +
 	"\x04body\"y\n" +
 	"\x0eBlockCommitted\x12$\n" +
 	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12\x1d\n" +
@@ -6805,7 +8373,15 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\bNodeRole\x12\x19\n" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13NODE_ROLE_VALIDATOR\x10\x01\x12\x16\n" +
-	"\x12NODE_ROLE_FOLLOWER\x10\x02*\xdf\x01\n" +
+	"\x12NODE_ROLE_FOLLOWER\x10\x02*\xb2\x01\n" +
+	"\bStepKind\x12\x19\n" +
+	"\x15STEP_KIND_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eSTEP_KIND_DONE\x10\x01\x12\x15\n" +
+	"\x11STEP_KIND_SKIPPED\x10\x02\x12\x14\n" +
+	"\x10STEP_KIND_FAILED\x10\x03\x12\x15\n" +
+	"\x11STEP_KIND_TIMEOUT\x10\x04\x12\x16\n" +
+	"\x12STEP_KIND_REVERTED\x10\x05\x12\x1b\n" +
+	"\x17STEP_KIND_REVERT_FAILED\x10\x06*\xdf\x01\n" +
 	"\x0eProposalStatus\x12\x1f\n" +
 	"\x1bPROPOSAL_STATUS_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PROPOSAL_STATUS_OPEN\x10\x01\x12\x1c\n" +
@@ -6832,8 +8408,8 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registrypb_registry_proto_rawDescData
 }
 
-var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
+var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
@@ -6842,201 +8418,242 @@ var file_registry_registrypb_registry_proto_goTypes = []any{
 	(ServiceType)(0),           // 4: civibus.registry.v1.ServiceType
 	(SecondSeals)(0),           // 5: civibus.registry.v1.SecondSeals
 	(NodeRole)(0),              // 6: civibus.registry.v1.NodeRole
-	(ProposalStatus)(0),        // 7: civibus.registry.v1.ProposalStatus
-	(UpgradeStatus)(0),         // 8: civibus.registry.v1.UpgradeStatus
-	(*Envelope)(nil),           // 9: civibus.registry.v1.Envelope
-	(*Tx)(nil),                 // 10: civibus.registry.v1.Tx
-	(*SetMember)(nil),          // 11: civibus.registry.v1.SetMember
-	(*Gateway)(nil),            // 12: civibus.registry.v1.Gateway
-	(*SetMemberStatus)(nil),    // 13: civibus.registry.v1.SetMemberStatus
-	(*AddKey)(nil),             // 14: civibus.registry.v1.AddKey
-	(*RevokeKey)(nil),          // 15: civibus.registry.v1.RevokeKey
-	(*SetSubsystem)(nil),       // 16: civibus.registry.v1.SetSubsystem
-	(*SetSubsystemStatus)(nil), // 17: civibus.registry.v1.SetSubsystemStatus
-	(*Endpoint)(nil),           // 18: civibus.registry.v1.Endpoint
-	(*SetService)(nil),         // 19: civibus.registry.v1.SetService
-	(*SetServiceStatus)(nil),   // 20: civibus.registry.v1.SetServiceStatus
-	(*RateLimit)(nil),          // 21: civibus.registry.v1.RateLimit
-	(*GrantRight)(nil),         // 22: civibus.registry.v1.GrantRight
-	(*SetRightStatus)(nil),     // 23: civibus.registry.v1.SetRightStatus
-	(*SetGroup)(nil),           // 24: civibus.registry.v1.SetGroup
-	(*SetGroupMember)(nil),     // 25: civibus.registry.v1.SetGroupMember
-	(*AnchorLog)(nil),          // 26: civibus.registry.v1.AnchorLog
-	(*Notarise)(nil),           // 27: civibus.registry.v1.Notarise
-	(*Propose)(nil),            // 28: civibus.registry.v1.Propose
-	(*Change)(nil),             // 29: civibus.registry.v1.Change
-	(*AdmitMember)(nil),        // 30: civibus.registry.v1.AdmitMember
-	(*NewKey)(nil),             // 31: civibus.registry.v1.NewKey
-	(*SuspendMember)(nil),      // 32: civibus.registry.v1.SuspendMember
-	(*ReinstateMember)(nil),    // 33: civibus.registry.v1.ReinstateMember
-	(*RemoveMember)(nil),       // 34: civibus.registry.v1.RemoveMember
-	(*SetVotes)(nil),           // 35: civibus.registry.v1.SetVotes
-	(*SetValidators)(nil),      // 36: civibus.registry.v1.SetValidators
-	(*ValidatorPower)(nil),     // 37: civibus.registry.v1.ValidatorPower
-	(*SetParams)(nil),          // 38: civibus.registry.v1.SetParams
-	(*Registrars)(nil),         // 39: civibus.registry.v1.Registrars
-	(*Rule)(nil),               // 40: civibus.registry.v1.Rule
-	(*PlanUpgrade)(nil),        // 41: civibus.registry.v1.PlanUpgrade
-	(*CancelUpgrade)(nil),      // 42: civibus.registry.v1.CancelUpgrade
-	(*RevokeKeyEmergency)(nil), // 43: civibus.registry.v1.RevokeKeyEmergency
-	(*RecoverMember)(nil),      // 44: civibus.registry.v1.RecoverMember
-	(*CastVote)(nil),           // 45: civibus.registry.v1.CastVote
-	(*WithdrawProposal)(nil),   // 46: civibus.registry.v1.WithdrawProposal
-	(*Delegate)(nil),           // 47: civibus.registry.v1.Delegate
-	(*RevokeDelegation)(nil),   // 48: civibus.registry.v1.RevokeDelegation
-	(*NodeAddress)(nil),        // 49: civibus.registry.v1.NodeAddress
-	(*SetNodes)(nil),           // 50: civibus.registry.v1.SetNodes
-	(*MoveVotingPower)(nil),    // 51: civibus.registry.v1.MoveVotingPower
-	(*Leave)(nil),              // 52: civibus.registry.v1.Leave
-	(*SetHost)(nil),            // 53: civibus.registry.v1.SetHost
-	(*AcceptHost)(nil),         // 54: civibus.registry.v1.AcceptHost
-	(*SetChain)(nil),           // 55: civibus.registry.v1.SetChain
-	(*Period)(nil),             // 56: civibus.registry.v1.Period
-	(*Member)(nil),             // 57: civibus.registry.v1.Member
-	(*Key)(nil),                // 58: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 59: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 60: civibus.registry.v1.Service
-	(*Right)(nil),              // 61: civibus.registry.v1.Right
-	(*Group)(nil),              // 62: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 63: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 64: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 65: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 66: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 67: civibus.registry.v1.Params
-	(*Votes)(nil),              // 68: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 69: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 70: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 71: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 72: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 73: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 74: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 75: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 76: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 77: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 78: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 79: civibus.registry.v1.Misbehaviour
-	(*Chain)(nil),              // 80: civibus.registry.v1.Chain
-	(*Event)(nil),              // 81: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 82: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 83: civibus.registry.v1.StateProof
+	(StepKind)(0),              // 7: civibus.registry.v1.StepKind
+	(ProposalStatus)(0),        // 8: civibus.registry.v1.ProposalStatus
+	(UpgradeStatus)(0),         // 9: civibus.registry.v1.UpgradeStatus
+	(*Envelope)(nil),           // 10: civibus.registry.v1.Envelope
+	(*Tx)(nil),                 // 11: civibus.registry.v1.Tx
+	(*SetMember)(nil),          // 12: civibus.registry.v1.SetMember
+	(*Gateway)(nil),            // 13: civibus.registry.v1.Gateway
+	(*SetMemberStatus)(nil),    // 14: civibus.registry.v1.SetMemberStatus
+	(*AddKey)(nil),             // 15: civibus.registry.v1.AddKey
+	(*RevokeKey)(nil),          // 16: civibus.registry.v1.RevokeKey
+	(*SetSubsystem)(nil),       // 17: civibus.registry.v1.SetSubsystem
+	(*SetSubsystemStatus)(nil), // 18: civibus.registry.v1.SetSubsystemStatus
+	(*Endpoint)(nil),           // 19: civibus.registry.v1.Endpoint
+	(*SetService)(nil),         // 20: civibus.registry.v1.SetService
+	(*SetServiceStatus)(nil),   // 21: civibus.registry.v1.SetServiceStatus
+	(*RateLimit)(nil),          // 22: civibus.registry.v1.RateLimit
+	(*GrantRight)(nil),         // 23: civibus.registry.v1.GrantRight
+	(*SetRightStatus)(nil),     // 24: civibus.registry.v1.SetRightStatus
+	(*SetGroup)(nil),           // 25: civibus.registry.v1.SetGroup
+	(*SetGroupMember)(nil),     // 26: civibus.registry.v1.SetGroupMember
+	(*AnchorLog)(nil),          // 27: civibus.registry.v1.AnchorLog
+	(*Notarise)(nil),           // 28: civibus.registry.v1.Notarise
+	(*Propose)(nil),            // 29: civibus.registry.v1.Propose
+	(*Change)(nil),             // 30: civibus.registry.v1.Change
+	(*AdmitMember)(nil),        // 31: civibus.registry.v1.AdmitMember
+	(*NewKey)(nil),             // 32: civibus.registry.v1.NewKey
+	(*SuspendMember)(nil),      // 33: civibus.registry.v1.SuspendMember
+	(*ReinstateMember)(nil),    // 34: civibus.registry.v1.ReinstateMember
+	(*RemoveMember)(nil),       // 35: civibus.registry.v1.RemoveMember
+	(*SetVotes)(nil),           // 36: civibus.registry.v1.SetVotes
+	(*SetValidators)(nil),      // 37: civibus.registry.v1.SetValidators
+	(*ValidatorPower)(nil),     // 38: civibus.registry.v1.ValidatorPower
+	(*SetParams)(nil),          // 39: civibus.registry.v1.SetParams
+	(*Registrars)(nil),         // 40: civibus.registry.v1.Registrars
+	(*Rule)(nil),               // 41: civibus.registry.v1.Rule
+	(*PlanUpgrade)(nil),        // 42: civibus.registry.v1.PlanUpgrade
+	(*CancelUpgrade)(nil),      // 43: civibus.registry.v1.CancelUpgrade
+	(*RevokeKeyEmergency)(nil), // 44: civibus.registry.v1.RevokeKeyEmergency
+	(*RecoverMember)(nil),      // 45: civibus.registry.v1.RecoverMember
+	(*CastVote)(nil),           // 46: civibus.registry.v1.CastVote
+	(*WithdrawProposal)(nil),   // 47: civibus.registry.v1.WithdrawProposal
+	(*Delegate)(nil),           // 48: civibus.registry.v1.Delegate
+	(*RevokeDelegation)(nil),   // 49: civibus.registry.v1.RevokeDelegation
+	(*NodeAddress)(nil),        // 50: civibus.registry.v1.NodeAddress
+	(*SetNodes)(nil),           // 51: civibus.registry.v1.SetNodes
+	(*MoveVotingPower)(nil),    // 52: civibus.registry.v1.MoveVotingPower
+	(*Leave)(nil),              // 53: civibus.registry.v1.Leave
+	(*SetHost)(nil),            // 54: civibus.registry.v1.SetHost
+	(*AcceptHost)(nil),         // 55: civibus.registry.v1.AcceptHost
+	(*SetChain)(nil),           // 56: civibus.registry.v1.SetChain
+	(*SetProcess)(nil),         // 57: civibus.registry.v1.SetProcess
+	(*SetProcessStatus)(nil),   // 58: civibus.registry.v1.SetProcessStatus
+	(*TakeRole)(nil),           // 59: civibus.registry.v1.TakeRole
+	(*ApproveRole)(nil),        // 60: civibus.registry.v1.ApproveRole
+	(*StartInstance)(nil),      // 61: civibus.registry.v1.StartInstance
+	(*Part)(nil),               // 62: civibus.registry.v1.Part
+	(*PostStep)(nil),           // 63: civibus.registry.v1.PostStep
+	(*Yield)(nil),              // 64: civibus.registry.v1.Yield
+	(*MigrateInstance)(nil),    // 65: civibus.registry.v1.MigrateInstance
+	(*Period)(nil),             // 66: civibus.registry.v1.Period
+	(*Member)(nil),             // 67: civibus.registry.v1.Member
+	(*Key)(nil),                // 68: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 69: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 70: civibus.registry.v1.Service
+	(*Right)(nil),              // 71: civibus.registry.v1.Right
+	(*Group)(nil),              // 72: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 73: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 74: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 75: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 76: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 77: civibus.registry.v1.Params
+	(*Votes)(nil),              // 78: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 79: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 80: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 81: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 82: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 83: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 84: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 85: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 86: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 87: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 88: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 89: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 90: civibus.registry.v1.Chain
+	(*Process)(nil),            // 91: civibus.registry.v1.Process
+	(*ProcessRole)(nil),        // 92: civibus.registry.v1.ProcessRole
+	(*Instance)(nil),           // 93: civibus.registry.v1.Instance
+	(*StepState)(nil),          // 94: civibus.registry.v1.StepState
+	(*KnownFact)(nil),          // 95: civibus.registry.v1.KnownFact
+	(*Consent)(nil),            // 96: civibus.registry.v1.Consent
+	(*StepPosted)(nil),         // 97: civibus.registry.v1.StepPosted
+	(*Event)(nil),              // 98: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 99: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 100: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
-	11,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
-	13,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
-	14,  // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
-	15,  // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
-	16,  // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
-	17,  // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
-	19,  // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
-	20,  // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
-	22,  // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
-	23,  // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
-	24,  // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
-	25,  // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	26,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
-	27,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
-	28,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
-	45,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
-	46,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
-	47,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
-	48,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
-	50,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
-	51,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
-	52,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
-	53,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
-	54,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
-	55,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
-	12,  // 25: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 26: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
-	1,   // 27: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
-	3,   // 28: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 29: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
-	4,   // 30: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	18,  // 31: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 32: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	18,  // 33: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	21,  // 34: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
-	0,   // 35: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	29,  // 36: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
-	30,  // 37: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
-	32,  // 38: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
-	33,  // 39: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
-	34,  // 40: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
-	35,  // 41: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
-	36,  // 42: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
-	38,  // 43: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
-	24,  // 44: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
-	25,  // 45: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	41,  // 46: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
-	42,  // 47: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
-	43,  // 48: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	44,  // 49: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
-	12,  // 50: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	31,  // 51: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	49,  // 52: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 53: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	37,  // 54: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	39,  // 55: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	40,  // 56: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	5,   // 57: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
-	37,  // 58: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 59: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	31,  // 60: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
-	6,   // 61: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	49,  // 62: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	12,  // 63: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 64: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	56,  // 65: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 66: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 67: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 68: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 69: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	56,  // 70: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 71: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	18,  // 72: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 73: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	56,  // 74: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	22,  // 75: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 76: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	56,  // 77: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	56,  // 78: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	40,  // 79: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	49,  // 80: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	29,  // 81: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	40,  // 82: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	7,   // 83: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	72,  // 84: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	74,  // 85: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	56,  // 86: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	77,  // 87: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	8,   // 88: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	37,  // 89: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	57,  // 90: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	58,  // 91: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	59,  // 92: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	60,  // 93: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	61,  // 94: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	62,  // 95: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	63,  // 96: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	64,  // 97: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	65,  // 98: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	67,  // 99: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	69,  // 100: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	70,  // 101: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	68,  // 102: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	71,  // 103: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	73,  // 104: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	75,  // 105: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	76,  // 106: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	78,  // 107: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	79,  // 108: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	80,  // 109: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	82,  // 110: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	111, // [111:111] is the sub-list for method output_type
-	111, // [111:111] is the sub-list for method input_type
-	111, // [111:111] is the sub-list for extension type_name
-	111, // [111:111] is the sub-list for extension extendee
-	0,   // [0:111] is the sub-list for field type_name
+	12,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
+	14,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
+	15,  // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
+	16,  // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
+	17,  // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
+	18,  // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
+	20,  // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
+	21,  // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
+	23,  // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
+	24,  // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
+	25,  // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
+	26,  // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	27,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
+	28,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
+	29,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
+	46,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
+	47,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
+	48,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
+	49,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
+	51,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
+	52,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
+	53,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
+	54,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
+	55,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
+	56,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
+	57,  // 25: civibus.registry.v1.Tx.set_process:type_name -> civibus.registry.v1.SetProcess
+	58,  // 26: civibus.registry.v1.Tx.set_process_status:type_name -> civibus.registry.v1.SetProcessStatus
+	59,  // 27: civibus.registry.v1.Tx.take_role:type_name -> civibus.registry.v1.TakeRole
+	60,  // 28: civibus.registry.v1.Tx.approve_role:type_name -> civibus.registry.v1.ApproveRole
+	61,  // 29: civibus.registry.v1.Tx.start_instance:type_name -> civibus.registry.v1.StartInstance
+	63,  // 30: civibus.registry.v1.Tx.post_step:type_name -> civibus.registry.v1.PostStep
+	65,  // 31: civibus.registry.v1.Tx.migrate_instance:type_name -> civibus.registry.v1.MigrateInstance
+	13,  // 32: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 33: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
+	1,   // 34: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
+	3,   // 35: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 36: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
+	4,   // 37: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
+	19,  // 38: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 39: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
+	19,  // 40: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	22,  // 41: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	0,   // 42: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
+	30,  // 43: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	31,  // 44: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	33,  // 45: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	34,  // 46: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	35,  // 47: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	36,  // 48: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	37,  // 49: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	39,  // 50: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	25,  // 51: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	26,  // 52: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	42,  // 53: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	43,  // 54: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	44,  // 55: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	45,  // 56: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
+	13,  // 57: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	32,  // 58: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	50,  // 59: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 60: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	38,  // 61: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	40,  // 62: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	41,  // 63: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	5,   // 64: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
+	38,  // 65: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 66: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	32,  // 67: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	6,   // 68: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	50,  // 69: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	0,   // 70: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
+	62,  // 71: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
+	7,   // 72: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
+	64,  // 73: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
+	13,  // 74: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 75: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	66,  // 76: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 77: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 78: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 79: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 80: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	66,  // 81: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 82: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	19,  // 83: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 84: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	66,  // 85: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	23,  // 86: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 87: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	66,  // 88: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	66,  // 89: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	41,  // 90: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	50,  // 91: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	30,  // 92: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	41,  // 93: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	8,   // 94: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	82,  // 95: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	84,  // 96: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	66,  // 97: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	87,  // 98: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	9,   // 99: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	38,  // 100: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	0,   // 101: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
+	66,  // 102: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
+	66,  // 103: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
+	62,  // 104: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
+	94,  // 105: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
+	95,  // 106: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
+	96,  // 107: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
+	7,   // 108: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
+	63,  // 109: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
+	67,  // 110: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	68,  // 111: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	69,  // 112: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	70,  // 113: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	71,  // 114: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	72,  // 115: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	73,  // 116: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	74,  // 117: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	75,  // 118: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	77,  // 119: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	79,  // 120: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	80,  // 121: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	78,  // 122: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	81,  // 123: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	83,  // 124: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	85,  // 125: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	86,  // 126: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	88,  // 127: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	89,  // 128: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	90,  // 129: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	99,  // 130: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	91,  // 131: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
+	92,  // 132: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
+	93,  // 133: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
+	97,  // 134: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
+	135, // [135:135] is the sub-list for method output_type
+	135, // [135:135] is the sub-list for method input_type
+	135, // [135:135] is the sub-list for extension type_name
+	135, // [135:135] is the sub-list for extension extendee
+	0,   // [0:135] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -7070,6 +8687,13 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Tx_SetHost)(nil),
 		(*Tx_AcceptHost)(nil),
 		(*Tx_SetChain)(nil),
+		(*Tx_SetProcess)(nil),
+		(*Tx_SetProcessStatus)(nil),
+		(*Tx_TakeRole)(nil),
+		(*Tx_ApproveRole)(nil),
+		(*Tx_StartInstance)(nil),
+		(*Tx_PostStep)(nil),
+		(*Tx_MigrateInstance)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[13].OneofWrappers = []any{
 		(*GrantRight_Client)(nil),
@@ -7090,7 +8714,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_RevokeKey)(nil),
 		(*Change_RecoverMember)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[72].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[88].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -7112,14 +8736,18 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Event_MisbehaviourRecorded)(nil),
 		(*Event_ChainSet)(nil),
 		(*Event_BlockCommitted)(nil),
+		(*Event_ProcessSet)(nil),
+		(*Event_ProcessRoleSet)(nil),
+		(*Event_InstanceSet)(nil),
+		(*Event_StepPosted)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
-			NumEnums:      9,
-			NumMessages:   75,
+			NumEnums:      10,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
