@@ -69,6 +69,7 @@ const (
 	processPrefix     = "process/"
 	rolePrefix        = "role/"
 	instancePrefix    = "instance/"
+	topicPrefix       = "topic/"
 	paramsKey         = "params"
 )
 

@@ -43,6 +43,7 @@ type state struct {
 	roles        *table[*ProcessRole]           // process/role|I/C/M/S
 	instances    *table[*ProcessInstance]       // hex id: those that go on, and ended
 	ended        []*ProcessInstance             // in the last block
+	topics       *table[*Topic]                 // I/C/M/S/SERVICE/TOPIC
 
 	// Indices, derived from the above.
 	open        *table[struct{}]                          // ids of open proposals
@@ -105,6 +106,7 @@ func newState() *state {
 		roles:        new(table[*ProcessRole]),
 		instances:    new(table[*ProcessInstance]),
 		instancesOf:  new(table[struct{}]),
+		topics:       new(table[*Topic]),
 		open:         new(table[struct{}]),
 		openOf:       new(table[struct{}]),
 		deadlines:    new(table[uint64]),
@@ -145,6 +147,7 @@ func (s *state) copy() *state {
 		instances:    s.instances.Copy(),
 		ended:        s.ended,
 		instancesOf:  s.instancesOf.Copy(),
+		topics:       s.topics.Copy(),
 		open:         s.open.Copy(),
 		openOf:       s.openOf.Copy(),
 		deadlines:    s.deadlines.Copy(),

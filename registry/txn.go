@@ -208,6 +208,8 @@ func (x *txn) handleCoordination(tx *registrypb.Tx) ([]record, *refusal) {
 		return x.startInstance(b.StartInstance)
 	case *registrypb.Tx_PostStep:
 		return x.postStep(b.PostStep)
+	case *registrypb.Tx_SetTopic:
+		return x.setTopic(b.SetTopic)
 	}
 	return nil, refuse(BadEncoding, "the transaction's body is of an unknown kind")
 }

@@ -668,6 +668,7 @@ type Tx struct {
 	//	*Tx_StartInstance
 	//	*Tx_PostStep
 	//	*Tx_MigrateInstance
+	//	*Tx_SetTopic
 	Body          isTx_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1026,6 +1027,15 @@ func (x *Tx) GetMigrateInstance() *MigrateInstance {
 	return nil
 }
 
+func (x *Tx) GetSetTopic() *SetTopic {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetTopic); ok {
+			return x.SetTopic
+		}
+	}
+	return nil
+}
+
 type isTx_Body interface {
 	isTx_Body()
 }
@@ -1160,6 +1170,10 @@ type Tx_MigrateInstance struct {
 	MigrateInstance *MigrateInstance `protobuf:"bytes,56,opt,name=migrate_instance,json=migrateInstance,proto3,oneof"`
 }
 
+type Tx_SetTopic struct {
+	SetTopic *SetTopic `protobuf:"bytes,64,opt,name=set_topic,json=setTopic,proto3,oneof"`
+}
+
 func (*Tx_SetMember) isTx_Body() {}
 
 func (*Tx_SetMemberStatus) isTx_Body() {}
@@ -1223,6 +1237,8 @@ func (*Tx_StartInstance) isTx_Body() {}
 func (*Tx_PostStep) isTx_Body() {}
 
 func (*Tx_MigrateInstance) isTx_Body() {}
+
+func (*Tx_SetTopic) isTx_Body() {}
 
 // SetMember creates a member or changes its name, parent or gateways.
 type SetMember struct {
@@ -4660,6 +4676,83 @@ func (x *MigrateInstance) GetVersion() uint32 {
 	return 0
 }
 
+// SetTopic registers a topic of a service, or changes its title, notice or status.
+type SetTopic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Topic         string                 `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"` // I/C/M/S/SERVICE/TOPIC, of a service without a version
+	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Ordered       bool                   `protobuf:"varint,3,opt,name=ordered,proto3" json:"ordered,omitempty"` // events of one key are delivered in their order; never changes
+	Status        Status                 `protobuf:"varint,4,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Notice        string                 `protobuf:"bytes,5,opt,name=notice,proto3" json:"notice,omitempty"` // why it is suspended
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetTopic) Reset() {
+	*x = SetTopic{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetTopic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetTopic) ProtoMessage() {}
+
+func (x *SetTopic) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetTopic.ProtoReflect.Descriptor instead.
+func (*SetTopic) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *SetTopic) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *SetTopic) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *SetTopic) GetOrdered() bool {
+	if x != nil {
+		return x.Ordered
+	}
+	return false
+}
+
+func (x *SetTopic) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *SetTopic) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
 // Period is a stretch of heights in which something was in force.
 type Period struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4671,7 +4764,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4683,7 +4776,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4696,7 +4789,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -4727,7 +4820,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4739,7 +4832,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4752,7 +4845,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Member) GetId() string {
@@ -4814,7 +4907,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4826,7 +4919,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4839,7 +4932,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Key) GetId() []byte {
@@ -4917,7 +5010,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4929,7 +5022,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4942,7 +5035,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Subsystem) GetId() string {
@@ -4989,7 +5082,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5001,7 +5094,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5014,7 +5107,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Service) GetId() string {
@@ -5085,7 +5178,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5097,7 +5190,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5110,7 +5203,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Right) GetId() string {
@@ -5151,7 +5244,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5163,7 +5256,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5176,7 +5269,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Group) GetId() string {
@@ -5204,7 +5297,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5216,7 +5309,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5229,7 +5322,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -5266,7 +5359,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5278,7 +5371,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5291,7 +5384,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Log) GetOrigin() string {
@@ -5341,7 +5434,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5353,7 +5446,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5366,7 +5459,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -5408,7 +5501,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5420,7 +5513,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5433,7 +5526,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -5477,7 +5570,7 @@ type Params struct {
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5489,7 +5582,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5502,7 +5595,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Params) GetInstance() string {
@@ -5593,7 +5686,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5605,7 +5698,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5618,7 +5711,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Votes) GetMember() string {
@@ -5648,7 +5741,7 @@ type Validator struct {
 
 func (x *Validator) Reset() {
 	*x = Validator{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5660,7 +5753,7 @@ func (x *Validator) String() string {
 func (*Validator) ProtoMessage() {}
 
 func (x *Validator) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5673,7 +5766,7 @@ func (x *Validator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validator.ProtoReflect.Descriptor instead.
 func (*Validator) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Validator) GetKeyId() []byte {
@@ -5714,7 +5807,7 @@ type Nodes struct {
 
 func (x *Nodes) Reset() {
 	*x = Nodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5726,7 +5819,7 @@ func (x *Nodes) String() string {
 func (*Nodes) ProtoMessage() {}
 
 func (x *Nodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5739,7 +5832,7 @@ func (x *Nodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
 func (*Nodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Nodes) GetMember() string {
@@ -5776,7 +5869,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5788,7 +5881,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5801,7 +5894,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Proposal) GetId() uint64 {
@@ -5900,7 +5993,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5912,7 +6005,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5925,7 +6018,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Tally) GetYes() uint64 {
@@ -5961,7 +6054,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5973,7 +6066,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5986,7 +6079,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Vote) GetProposal() uint64 {
@@ -6020,7 +6113,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6032,7 +6125,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6045,7 +6138,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Ballot) GetHeight() uint64 {
@@ -6078,7 +6171,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6090,7 +6183,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6103,7 +6196,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Delegation) GetRoot() string {
@@ -6174,7 +6267,7 @@ type Hosting struct {
 
 func (x *Hosting) Reset() {
 	*x = Hosting{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6186,7 +6279,7 @@ func (x *Hosting) String() string {
 func (*Hosting) ProtoMessage() {}
 
 func (x *Hosting) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6199,7 +6292,7 @@ func (x *Hosting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
 func (*Hosting) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Hosting) GetMember() string {
@@ -6234,7 +6327,7 @@ type HostPeriod struct {
 
 func (x *HostPeriod) Reset() {
 	*x = HostPeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6246,7 +6339,7 @@ func (x *HostPeriod) String() string {
 func (*HostPeriod) ProtoMessage() {}
 
 func (x *HostPeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6259,7 +6352,7 @@ func (x *HostPeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
 func (*HostPeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *HostPeriod) GetHost() string {
@@ -6296,7 +6389,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6308,7 +6401,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6321,7 +6414,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Upgrade) GetName() string {
@@ -6372,7 +6465,7 @@ type Misbehaviour struct {
 
 func (x *Misbehaviour) Reset() {
 	*x = Misbehaviour{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6384,7 +6477,7 @@ func (x *Misbehaviour) String() string {
 func (*Misbehaviour) ProtoMessage() {}
 
 func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6397,7 +6490,7 @@ func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
 func (*Misbehaviour) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Misbehaviour) GetKeyId() []byte {
@@ -6440,7 +6533,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6452,7 +6545,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6465,7 +6558,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Chain) GetKeyId() []byte {
@@ -6503,7 +6596,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6515,7 +6608,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6528,7 +6621,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Process) GetId() string {
@@ -6581,7 +6674,7 @@ type ProcessRole struct {
 
 func (x *ProcessRole) Reset() {
 	*x = ProcessRole{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6593,7 +6686,7 @@ func (x *ProcessRole) String() string {
 func (*ProcessRole) ProtoMessage() {}
 
 func (x *ProcessRole) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6606,7 +6699,7 @@ func (x *ProcessRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRole.ProtoReflect.Descriptor instead.
 func (*ProcessRole) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *ProcessRole) GetProcess() string {
@@ -6675,7 +6768,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6687,7 +6780,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6700,7 +6793,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Instance) GetId() string {
@@ -6827,7 +6920,7 @@ type StepState struct {
 
 func (x *StepState) Reset() {
 	*x = StepState{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6839,7 +6932,7 @@ func (x *StepState) String() string {
 func (*StepState) ProtoMessage() {}
 
 func (x *StepState) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6852,7 +6945,7 @@ func (x *StepState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepState.ProtoReflect.Descriptor instead.
 func (*StepState) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *StepState) GetStatus() uint32 {
@@ -6945,7 +7038,7 @@ type KnownFact struct {
 
 func (x *KnownFact) Reset() {
 	*x = KnownFact{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6957,7 +7050,7 @@ func (x *KnownFact) String() string {
 func (*KnownFact) ProtoMessage() {}
 
 func (x *KnownFact) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6970,7 +7063,7 @@ func (x *KnownFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownFact.ProtoReflect.Descriptor instead.
 func (*KnownFact) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *KnownFact) GetFact() string {
@@ -7019,7 +7112,7 @@ type Consent struct {
 
 func (x *Consent) Reset() {
 	*x = Consent{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7031,7 +7124,7 @@ func (x *Consent) String() string {
 func (*Consent) ProtoMessage() {}
 
 func (x *Consent) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7044,7 +7137,7 @@ func (x *Consent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consent.ProtoReflect.Descriptor instead.
 func (*Consent) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Consent) GetSubsystem() string {
@@ -7074,7 +7167,7 @@ type StepPosted struct {
 
 func (x *StepPosted) Reset() {
 	*x = StepPosted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7086,7 +7179,7 @@ func (x *StepPosted) String() string {
 func (*StepPosted) ProtoMessage() {}
 
 func (x *StepPosted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7099,7 +7192,7 @@ func (x *StepPosted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepPosted.ProtoReflect.Descriptor instead.
 func (*StepPosted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *StepPosted) GetEvent() *PostStep {
@@ -7128,6 +7221,91 @@ func (x *StepPosted) GetEnd() string {
 		return x.End
 	}
 	return ""
+}
+
+// Topic is a stream of events that a service publishes.
+type Topic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // I/C/M/S/SERVICE/TOPIC
+	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Ordered       bool                   `protobuf:"varint,3,opt,name=ordered,proto3" json:"ordered,omitempty"`
+	Status        Status                 `protobuf:"varint,4,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Notice        string                 `protobuf:"bytes,5,opt,name=notice,proto3" json:"notice,omitempty"`
+	Periods       []*Period              `protobuf:"bytes,6,rep,name=periods,proto3" json:"periods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Topic) Reset() {
+	*x = Topic{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Topic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Topic) ProtoMessage() {}
+
+func (x *Topic) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Topic.ProtoReflect.Descriptor instead.
+func (*Topic) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
+}
+
+func (x *Topic) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Topic) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Topic) GetOrdered() bool {
+	if x != nil {
+		return x.Ordered
+	}
+	return false
+}
+
+func (x *Topic) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *Topic) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
+func (x *Topic) GetPeriods() []*Period {
+	if x != nil {
+		return x.Periods
+	}
+	return nil
 }
 
 // Event is one leaf of the registry's event log.
@@ -7165,6 +7343,7 @@ type Event struct {
 	//	*Event_ProcessRoleSet
 	//	*Event_InstanceSet
 	//	*Event_StepPosted
+	//	*Event_TopicSet
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7172,7 +7351,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7184,7 +7363,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7197,7 +7376,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -7467,6 +7646,15 @@ func (x *Event) GetStepPosted() *StepPosted {
 	return nil
 }
 
+func (x *Event) GetTopicSet() *Topic {
+	if x != nil {
+		if x, ok := x.Body.(*Event_TopicSet); ok {
+			return x.TopicSet
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -7571,6 +7759,10 @@ type Event_StepPosted struct {
 	StepPosted *StepPosted `protobuf:"bytes,34,opt,name=step_posted,json=stepPosted,proto3,oneof"`
 }
 
+type Event_TopicSet struct {
+	TopicSet *Topic `protobuf:"bytes,44,opt,name=topic_set,json=topicSet,proto3,oneof"`
+}
+
 func (*Event_MemberSet) isEvent_Body() {}
 
 func (*Event_KeySet) isEvent_Body() {}
@@ -7621,6 +7813,8 @@ func (*Event_InstanceSet) isEvent_Body() {}
 
 func (*Event_StepPosted) isEvent_Body() {}
 
+func (*Event_TopicSet) isEvent_Body() {}
+
 // BlockCommitted is the last event of every block that changed anything. It
 // binds the state root to the event log, so that whoever trusts a cosigned
 // checkpoint can check state proofs at its height.
@@ -7635,7 +7829,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7647,7 +7841,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7660,7 +7854,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -7699,7 +7893,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7711,7 +7905,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7724,7 +7918,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -7769,7 +7963,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\"registry/registrypb/registry.proto\x12\x13civibus.registry.v1\"8\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\fR\x02tx\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xda\x12\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x98\x13\n" +
 	"\x02Tx\x12\x19\n" +
 	"\bchain_id\x18\x01 \x01(\tR\achainId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\fR\x05keyId\x12\x1a\n" +
@@ -7814,7 +8008,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\fapprove_role\x185 \x01(\v2 .civibus.registry.v1.ApproveRoleH\x00R\vapproveRole\x12K\n" +
 	"\x0estart_instance\x186 \x01(\v2\".civibus.registry.v1.StartInstanceH\x00R\rstartInstance\x12<\n" +
 	"\tpost_step\x187 \x01(\v2\x1d.civibus.registry.v1.PostStepH\x00R\bpostStep\x12Q\n" +
-	"\x10migrate_instance\x188 \x01(\v2$.civibus.registry.v1.MigrateInstanceH\x00R\x0fmigrateInstanceB\x06\n" +
+	"\x10migrate_instance\x188 \x01(\v2$.civibus.registry.v1.MigrateInstanceH\x00R\x0fmigrateInstance\x12<\n" +
+	"\tset_topic\x18@ \x01(\v2\x1d.civibus.registry.v1.SetTopicH\x00R\bsetTopicB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -8067,7 +8262,13 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\tR\x05value\"G\n" +
 	"\x0fMigrateInstance\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"F\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"\x9d\x01\n" +
+	"\bSetTopic\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
+	"\aordered\x18\x03 \x01(\bR\aordered\x123\n" +
+	"\x06status\x18\x04 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x05 \x01(\tR\x06notice\"F\n" +
 	"\x06Period\x12\x1f\n" +
 	"\vfrom_height\x18\x01 \x01(\x04R\n" +
 	"fromHeight\x12\x1b\n" +
@@ -8283,7 +8484,14 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05event\x18\x01 \x01(\v2\x1d.civibus.registry.v1.PostStepR\x05event\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12$\n" +
 	"\x0etime_unix_nano\x18\x03 \x01(\x03R\ftimeUnixNano\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\tR\x03end\"\x8c\x0e\n" +
+	"\x03end\x18\x04 \x01(\tR\x03end\"\xcb\x01\n" +
+	"\x05Topic\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
+	"\aordered\x18\x03 \x01(\bR\aordered\x123\n" +
+	"\x06status\x18\x04 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x05 \x01(\tR\x06notice\x125\n" +
+	"\aperiods\x18\x06 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xc7\x0e\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x17\n" +
@@ -8322,7 +8530,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x10process_role_set\x18  \x01(\v2 .civibus.registry.v1.ProcessRoleH\x00R\x0eprocessRoleSet\x12B\n" +
 	"\finstance_set\x18! \x01(\v2\x1d.civibus.registry.v1.InstanceH\x00R\vinstanceSet\x12B\n" +
 	"\vstep_posted\x18\" \x01(\v2\x1f.civibus.registry.v1.StepPostedH\x00R\n" +
-	"stepPostedB\x06\n" +
+	"stepPosted\x129\n" +
+	"\ttopic_set\x18, \x01(\v2\x1a.civibus.registry.v1.TopicH\x00R\btopicSetB\x06\n" +
 	"\x04body\"y\n" +
 	"\x0eBlockCommitted\x12$\n" +
 	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12\x1d\n" +
@@ -8409,7 +8618,7 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
@@ -8477,41 +8686,43 @@ var file_registry_registrypb_registry_proto_goTypes = []any{
 	(*PostStep)(nil),           // 63: civibus.registry.v1.PostStep
 	(*Yield)(nil),              // 64: civibus.registry.v1.Yield
 	(*MigrateInstance)(nil),    // 65: civibus.registry.v1.MigrateInstance
-	(*Period)(nil),             // 66: civibus.registry.v1.Period
-	(*Member)(nil),             // 67: civibus.registry.v1.Member
-	(*Key)(nil),                // 68: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 69: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 70: civibus.registry.v1.Service
-	(*Right)(nil),              // 71: civibus.registry.v1.Right
-	(*Group)(nil),              // 72: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 73: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 74: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 75: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 76: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 77: civibus.registry.v1.Params
-	(*Votes)(nil),              // 78: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 79: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 80: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 81: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 82: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 83: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 84: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 85: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 86: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 87: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 88: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 89: civibus.registry.v1.Misbehaviour
-	(*Chain)(nil),              // 90: civibus.registry.v1.Chain
-	(*Process)(nil),            // 91: civibus.registry.v1.Process
-	(*ProcessRole)(nil),        // 92: civibus.registry.v1.ProcessRole
-	(*Instance)(nil),           // 93: civibus.registry.v1.Instance
-	(*StepState)(nil),          // 94: civibus.registry.v1.StepState
-	(*KnownFact)(nil),          // 95: civibus.registry.v1.KnownFact
-	(*Consent)(nil),            // 96: civibus.registry.v1.Consent
-	(*StepPosted)(nil),         // 97: civibus.registry.v1.StepPosted
-	(*Event)(nil),              // 98: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 99: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 100: civibus.registry.v1.StateProof
+	(*SetTopic)(nil),           // 66: civibus.registry.v1.SetTopic
+	(*Period)(nil),             // 67: civibus.registry.v1.Period
+	(*Member)(nil),             // 68: civibus.registry.v1.Member
+	(*Key)(nil),                // 69: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 70: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 71: civibus.registry.v1.Service
+	(*Right)(nil),              // 72: civibus.registry.v1.Right
+	(*Group)(nil),              // 73: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 74: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 75: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 76: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 77: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 78: civibus.registry.v1.Params
+	(*Votes)(nil),              // 79: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 80: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 81: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 82: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 83: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 84: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 85: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 86: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 87: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 88: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 89: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 90: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 91: civibus.registry.v1.Chain
+	(*Process)(nil),            // 92: civibus.registry.v1.Process
+	(*ProcessRole)(nil),        // 93: civibus.registry.v1.ProcessRole
+	(*Instance)(nil),           // 94: civibus.registry.v1.Instance
+	(*StepState)(nil),          // 95: civibus.registry.v1.StepState
+	(*KnownFact)(nil),          // 96: civibus.registry.v1.KnownFact
+	(*Consent)(nil),            // 97: civibus.registry.v1.Consent
+	(*StepPosted)(nil),         // 98: civibus.registry.v1.StepPosted
+	(*Topic)(nil),              // 99: civibus.registry.v1.Topic
+	(*Event)(nil),              // 100: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 101: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 102: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	12,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
@@ -8546,114 +8757,119 @@ var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	61,  // 29: civibus.registry.v1.Tx.start_instance:type_name -> civibus.registry.v1.StartInstance
 	63,  // 30: civibus.registry.v1.Tx.post_step:type_name -> civibus.registry.v1.PostStep
 	65,  // 31: civibus.registry.v1.Tx.migrate_instance:type_name -> civibus.registry.v1.MigrateInstance
-	13,  // 32: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 33: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
-	1,   // 34: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
-	3,   // 35: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 36: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
-	4,   // 37: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	19,  // 38: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 39: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	19,  // 40: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	22,  // 41: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
-	0,   // 42: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	30,  // 43: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
-	31,  // 44: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
-	33,  // 45: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
-	34,  // 46: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
-	35,  // 47: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
-	36,  // 48: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
-	37,  // 49: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
-	39,  // 50: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
-	25,  // 51: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
-	26,  // 52: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	42,  // 53: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
-	43,  // 54: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
-	44,  // 55: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	45,  // 56: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
-	13,  // 57: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	32,  // 58: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	50,  // 59: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 60: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	38,  // 61: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	40,  // 62: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	41,  // 63: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	5,   // 64: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
-	38,  // 65: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 66: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	32,  // 67: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
-	6,   // 68: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	50,  // 69: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	0,   // 70: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
-	62,  // 71: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
-	7,   // 72: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
-	64,  // 73: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
-	13,  // 74: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 75: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	66,  // 76: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 77: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 78: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 79: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 80: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	66,  // 81: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 82: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	19,  // 83: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 84: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	66,  // 85: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	23,  // 86: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 87: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	66,  // 88: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	66,  // 89: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	41,  // 90: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	50,  // 91: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	30,  // 92: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	41,  // 93: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	8,   // 94: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	82,  // 95: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	84,  // 96: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	66,  // 97: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	87,  // 98: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	9,   // 99: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	38,  // 100: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	0,   // 101: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
-	66,  // 102: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
-	66,  // 103: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
-	62,  // 104: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
-	94,  // 105: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
-	95,  // 106: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
-	96,  // 107: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
-	7,   // 108: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
-	63,  // 109: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
-	67,  // 110: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	68,  // 111: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	69,  // 112: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	70,  // 113: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	71,  // 114: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	72,  // 115: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	73,  // 116: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	74,  // 117: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	75,  // 118: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	77,  // 119: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	79,  // 120: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	80,  // 121: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	78,  // 122: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	81,  // 123: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	83,  // 124: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	85,  // 125: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	86,  // 126: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	88,  // 127: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	89,  // 128: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	90,  // 129: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	99,  // 130: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	91,  // 131: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
-	92,  // 132: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
-	93,  // 133: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
-	97,  // 134: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
-	135, // [135:135] is the sub-list for method output_type
-	135, // [135:135] is the sub-list for method input_type
-	135, // [135:135] is the sub-list for extension type_name
-	135, // [135:135] is the sub-list for extension extendee
-	0,   // [0:135] is the sub-list for field type_name
+	66,  // 32: civibus.registry.v1.Tx.set_topic:type_name -> civibus.registry.v1.SetTopic
+	13,  // 33: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 34: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
+	1,   // 35: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
+	3,   // 36: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 37: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
+	4,   // 38: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
+	19,  // 39: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 40: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
+	19,  // 41: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	22,  // 42: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	0,   // 43: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
+	30,  // 44: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	31,  // 45: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	33,  // 46: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	34,  // 47: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	35,  // 48: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	36,  // 49: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	37,  // 50: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	39,  // 51: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	25,  // 52: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	26,  // 53: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	42,  // 54: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	43,  // 55: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	44,  // 56: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	45,  // 57: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
+	13,  // 58: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	32,  // 59: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	50,  // 60: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 61: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	38,  // 62: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	40,  // 63: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	41,  // 64: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	5,   // 65: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
+	38,  // 66: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 67: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	32,  // 68: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	6,   // 69: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	50,  // 70: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	0,   // 71: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
+	62,  // 72: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
+	7,   // 73: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
+	64,  // 74: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
+	0,   // 75: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
+	13,  // 76: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 77: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	67,  // 78: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 79: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 80: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 81: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 82: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	67,  // 83: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 84: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	19,  // 85: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 86: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	67,  // 87: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	23,  // 88: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 89: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	67,  // 90: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	67,  // 91: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	41,  // 92: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	50,  // 93: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	30,  // 94: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	41,  // 95: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	8,   // 96: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	83,  // 97: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	85,  // 98: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	67,  // 99: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	88,  // 100: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	9,   // 101: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	38,  // 102: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	0,   // 103: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
+	67,  // 104: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
+	67,  // 105: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
+	62,  // 106: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
+	95,  // 107: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
+	96,  // 108: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
+	97,  // 109: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
+	7,   // 110: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
+	63,  // 111: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
+	0,   // 112: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
+	67,  // 113: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
+	68,  // 114: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	69,  // 115: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	70,  // 116: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	71,  // 117: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	72,  // 118: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	73,  // 119: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	74,  // 120: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	75,  // 121: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	76,  // 122: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	78,  // 123: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	80,  // 124: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	81,  // 125: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	79,  // 126: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	82,  // 127: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	84,  // 128: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	86,  // 129: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	87,  // 130: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	89,  // 131: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	90,  // 132: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	91,  // 133: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	101, // 134: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	92,  // 135: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
+	93,  // 136: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
+	94,  // 137: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
+	98,  // 138: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
+	99,  // 139: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
+	140, // [140:140] is the sub-list for method output_type
+	140, // [140:140] is the sub-list for method input_type
+	140, // [140:140] is the sub-list for extension type_name
+	140, // [140:140] is the sub-list for extension extendee
+	0,   // [0:140] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -8694,6 +8910,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Tx_StartInstance)(nil),
 		(*Tx_PostStep)(nil),
 		(*Tx_MigrateInstance)(nil),
+		(*Tx_SetTopic)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[13].OneofWrappers = []any{
 		(*GrantRight_Client)(nil),
@@ -8714,7 +8931,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_RevokeKey)(nil),
 		(*Change_RecoverMember)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[88].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[90].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -8740,6 +8957,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Event_ProcessRoleSet)(nil),
 		(*Event_InstanceSet)(nil),
 		(*Event_StepPosted)(nil),
+		(*Event_TopicSet)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -8747,7 +8965,7 @@ func file_registry_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   91,
+			NumMessages:   93,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
