@@ -9,7 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"cel.dev/cel-go/cel"
+	"github.com/civibus/civibus/internal/celguard"
 )
 
 const (
@@ -92,7 +92,7 @@ func (p *Process) Plan(variant string) ([]Step, error) {
 // collector collects problems.
 type collector struct {
 	d        *Definition
-	env      *cel.Env
+	env      *celguard.Language
 	problems []string
 }
 
@@ -133,7 +133,7 @@ func (c *collector) document() {
 		c.fact(fmt.Sprintf("facts[%d]", i), &d.Facts[i])
 	}
 	var err error
-	if c.env, err = env(d.Facts); err != nil {
+	if c.env, err = language(d.Facts); err != nil {
 		c.problem("facts", "%v", err)
 		return
 	}
@@ -418,7 +418,7 @@ func (c *collector) graph(where string, p *plan) {
 			if g, err = compile(c.env, s.When); err != nil {
 				c.problem(where+"step "+s.ID, "when: %v", err)
 			} else if !p.left[i] {
-				for _, f := range g.facts {
+				for _, f := range g.Facts() {
 					if !known(i, f) {
 						c.problem(where+"step "+s.ID, "when: no step before it yields %s", f)
 					}
@@ -439,7 +439,7 @@ func (c *collector) graph(where string, p *plan) {
 			if g, err = compile(c.env, e.When); err != nil {
 				c.problem(where+"end "+e.ID, "when: %v", err)
 			} else {
-				for _, f := range g.facts {
+				for _, f := range g.Facts() {
 					if !p.facts[f].Public || len(yielded[f]) == 0 {
 						c.problem(where+"end "+e.ID, "when: %s is not public or nobody yields it, the rule for ends is public facts", f)
 					}

@@ -347,7 +347,7 @@ func (i *Instance) guardFails(n int) bool {
 	if g == nil {
 		return false
 	}
-	for _, f := range g.facts {
+	for _, f := range g.Facts() {
 		if _, ok := i.Facts[f]; !ok {
 			return true
 		}
@@ -372,7 +372,7 @@ func (i *Instance) public() map[string]Value {
 // sealedGuard reports whether a step's condition asks for a sealed fact.
 func (i *Instance) sealedGuard(step *Step) bool {
 	g := i.plan.guards[i.plan.index[step.ID]]
-	return g != nil && slices.ContainsFunc(g.facts, func(f string) bool { return !i.plan.facts[f].Public })
+	return g != nil && slices.ContainsFunc(g.Facts(), func(f string) bool { return !i.plan.facts[f].Public })
 }
 
 // undo asks for the last step done that is not taken back yet.
