@@ -37,6 +37,7 @@ const (
 	FaultUnknownService     FaultCode = "unknown_service"
 	FaultServiceType        FaultCode = "service_type"
 	FaultAccessDenied       FaultCode = "access_denied"
+	FaultRule               FaultCode = "rule_not_kept" // a rule refuses the call; Fault.Rule says which
 	FaultRateLimited        FaultCode = "rate_limited"
 	FaultServiceDisabled    FaultCode = "service_disabled"
 	FaultNoUpstream         FaultCode = "service_missing_url"
@@ -55,6 +56,7 @@ type Fault struct {
 	Place   Place
 	Code    FaultCode
 	Message string
+	Rule    *RuleRefusal // of FaultRule
 	Err     error
 }
 
@@ -77,4 +79,20 @@ func AsFault(place Place, err error) *Fault {
 		return f
 	}
 	return &Fault{Place: place, Code: FaultInternal, Message: "the gateway could not process the request", Err: err}
+}
+
+// RuleRefusal is what someone is told whom a rule refuses: which rule, the law it
+// carries out, and what to do.
+type RuleRefusal struct {
+	ID        string `json:"id"`     // OWNER/NUMBER/VERSION
+	Number    string `json:"number"` // what people cite
+	Version   uint32 `json:"version"`
+	Title     string `json:"title"`
+	Text      string `json:"text"`
+	Act       string `json:"act"`
+	Provision string `json:"provision"`
+	URI       string `json:"uri,omitempty"`
+	Remedy    string `json:"remedy"` // what to do
+	// Undecided: nobody could say whether the rule is kept.
+	Undecided bool `json:"undecided,omitempty"`
 }

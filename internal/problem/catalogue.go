@@ -41,6 +41,8 @@ func Catalogue() []Entry {
 			"The service is registered as a SOAP service and cannot be called by REST."},
 		{civibus.FaultAccessDenied, "Access denied", "AccessDenied", "access_denied", http.StatusForbidden,
 			"No access right in force covers the client, the method, the path and the purpose. The message says what is missing; the provider can grant it. allowedMethods tells what is allowed."},
+		{civibus.FaultRule, "Refused by a rule", "AccessDenied", "access_denied", http.StatusForbidden,
+			"A rule that the service's owner has enacted does not allow the request, or it cannot be decided whether it does. The message and the member rule name the rule, cite its provision and say what to do."},
 		{civibus.FaultRateLimited, "Too many requests", "RateLimitExceeded", "rate_limit_exceeded", http.StatusTooManyRequests,
 			"The access right's rate limit is used up. Retry-After tells when the next call may succeed. X-Road has no such error."},
 		{civibus.FaultServiceDisabled, "Service disabled", "ServiceDisabled", "service_disabled", http.StatusServiceUnavailable,

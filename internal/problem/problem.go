@@ -109,13 +109,14 @@ func (w *Writer) Document(f *civibus.Fault, accept []string, detail string) Docu
 	case ProblemJSON:
 		d.ContentType, d.Body = ProblemJSON, w.problemJSON(f, d)
 	case TextXML, ApplicationXML:
-		d.ContentType, d.Body = format+";charset=utf-8", xmlError(d.Type, f.Message, detail)
+		d.ContentType, d.Body = format+";charset=utf-8", xmlError(d.Type, f.Message, detail, f.Rule)
 	default:
 		d.ContentType, d.Body = JSON, encode(struct {
-			Type    string `json:"type"`
-			Message string `json:"message"`
-			Detail  string `json:"detail"`
-		}{d.Type, f.Message, detail})
+			Type    string               `json:"type"`
+			Message string               `json:"message"`
+			Detail  string               `json:"detail"`
+			Rule    *civibus.RuleRefusal `json:"rule,omitempty"`
+		}{d.Type, f.Message, detail, f.Rule})
 	}
 	return d
 }
@@ -135,14 +136,15 @@ func (d Document) WriteTo(w http.ResponseWriter, r *http.Request) {
 
 func (w *Writer) problemJSON(f *civibus.Fault, d Document) []byte {
 	return encode(struct {
-		Type      string            `json:"type"`
-		Title     string            `json:"title"`
-		Status    int               `json:"status"`
-		Detail    string            `json:"detail"`
-		Instance  string            `json:"instance"`
-		Code      civibus.FaultCode `json:"code"`
-		XRoadType string            `json:"xroad_error"`
-	}{"urn:civibus:fault:" + string(f.Code), w.entry(f.Code).Title, d.Status, f.Message, "urn:uuid:" + d.Detail, f.Code, d.Type})
+		Type      string               `json:"type"`
+		Title     string               `json:"title"`
+		Status    int                  `json:"status"`
+		Detail    string               `json:"detail"`
+		Instance  string               `json:"instance"`
+		Code      civibus.FaultCode    `json:"code"`
+		XRoadType string               `json:"xroad_error"`
+		Rule      *civibus.RuleRefusal `json:"rule,omitempty"`
+	}{"urn:civibus:fault:" + string(f.Code), w.entry(f.Code).Title, d.Status, f.Message, "urn:uuid:" + d.Detail, f.Code, d.Type, f.Rule})
 }
 
 func encode(v any) []byte {
@@ -153,13 +155,29 @@ func encode(v any) []byte {
 	return bytes.TrimRight(b.Bytes(), "\n")
 }
 
-func xmlError(typ, message, detail string) []byte {
+func xmlError(typ, message, detail string, rule *civibus.RuleRefusal) []byte {
 	var b bytes.Buffer
+	elements := func(pairs ...[2]string) {
+		for _, e := range pairs {
+			b.WriteString("<" + e[0] + ">")
+			_ = xml.EscapeText(&b, []byte(e[1])) // a bytes.Buffer does not fail
+			b.WriteString("</" + e[0] + ">")
+		}
+	}
 	b.WriteString(`<?xml version="1.0" encoding="UTF-8" standalone="yes"?>` + "\n<error>")
-	for _, e := range [][2]string{{"type", typ}, {"message", message}, {"detail", detail}} {
-		b.WriteString("<" + e[0] + ">")
-		_ = xml.EscapeText(&b, []byte(e[1])) // a bytes.Buffer does not fail
-		b.WriteString("</" + e[0] + ">")
+	elements([2]string{"type", typ}, [2]string{"message", message}, [2]string{"detail", detail})
+	if r := rule; r != nil {
+		b.WriteString("<rule>")
+		elements([2]string{"id", r.ID}, [2]string{"number", r.Number}, [2]string{"version", strconv.FormatUint(uint64(r.Version), 10)},
+			[2]string{"title", r.Title}, [2]string{"text", r.Text}, [2]string{"act", r.Act}, [2]string{"provision", r.Provision})
+		if r.URI != "" {
+			elements([2]string{"uri", r.URI})
+		}
+		elements([2]string{"remedy", r.Remedy})
+		if r.Undecided {
+			elements([2]string{"undecided", "true"})
+		}
+		b.WriteString("</rule>")
 	}
 	b.WriteString("</error>")
 	return b.Bytes()

@@ -212,3 +212,33 @@ func TestCausesStayInside(t *testing.T) {
 		}
 	}
 }
+
+// TestRuleFields: a refusal by a rule has the rule, its provision and the remedy as
+// fields, in every format.
+func TestRuleFields(t *testing.T) {
+	fault := civibus.Faultf(civibus.ProviderGateway, civibus.FaultRule, "Rule 7 does not allow this request")
+	fault.Rule = &civibus.RuleRefusal{ID: "T/GOV/1/7/2", Number: "7", Version: 2, Title: "Title", Text: "Text", Act: "Act & Order", Provision: "§ 4", URI: "https://law.example/4", Remedy: "Ask <first>."}
+	w := problem.New(problem.Camel, true)
+	for _, accept := range []string{problem.JSON, problem.ProblemJSON} {
+		var got struct{ Rule civibus.RuleRefusal }
+		d := w.Document(fault, []string{accept}, "")
+		if err := json.Unmarshal(d.Body, &got); err != nil || got.Rule != *fault.Rule || d.Status != http.StatusForbidden || d.Type != "Server.ServerProxy.AccessDenied" {
+			t.Errorf("%s: %v, %+v, %s", accept, err, got, d.Body)
+		}
+	}
+	var got struct {
+		Rule struct {
+			ID        string `xml:"id"`
+			Number    string `xml:"number"`
+			Version   int    `xml:"version"`
+			Act       string `xml:"act"`
+			Provision string `xml:"provision"`
+			URI       string `xml:"uri"`
+			Remedy    string `xml:"remedy"`
+		} `xml:"rule"`
+	}
+	d := w.Document(fault, []string{"text/xml"}, "")
+	if err := xml.Unmarshal(d.Body, &got); err != nil || got.Rule.ID != "T/GOV/1/7/2" || got.Rule.Version != 2 || got.Rule.Act != "Act & Order" || got.Rule.Remedy != "Ask <first>." {
+		t.Errorf("%v, %+v", err, got)
+	}
+}
