@@ -52,9 +52,10 @@ const (
 	NotDue
 	BadFacts
 	GuardPublic
+	BadRule
 )
 
-const lastCode = GuardPublic
+const lastCode = BadRule
 
 // CodeInfo documents one result code.
 type CodeInfo struct {
@@ -116,6 +117,7 @@ func codes() [lastCode + 1]CodeInfo {
 		{NotDue, "not_due", "The step may still be done in time.", false},
 		{BadFacts, "bad_facts", "The facts are not those that the step yields.", false},
 		{GuardPublic, "guard_public", "Whether the step is skipped is decided by the ledger.", false},
+		{BadRule, "bad_rule", "The rule is not in canonical form or its document breaks one of its rules.", true},
 	}
 }
 

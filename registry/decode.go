@@ -132,6 +132,8 @@ func decodeRecord(key string, value []byte) (record, error) {
 		return decodeRole(value)
 	case instancePrefix:
 		return decodeInstance(value)
+	case rulePrefix:
+		return decodeRule(value)
 	case topicPrefix:
 		return decodeTopic(value)
 	case paramsKey + "/":

@@ -115,6 +115,7 @@ func (v *View) eachRecord(fn func(key string, value []byte)) {
 			emit(instanceRecord{ProcessInstance: p})
 		}
 	})
+	scan(s.enacted, func(_ string, p *EnactedRule) { emit(ruleRecord{p}) })
 	scan(s.topics, func(_ string, p *Topic) { emit(topicRecord{p}) })
 	scan(s.delegations, func(_ string, p *Delegation) { emit(delegationRecord{p}) })
 	scan(s.hostings, func(_ string, p *Hosting) { emit(hostingRecord{p}) })

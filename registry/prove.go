@@ -189,6 +189,8 @@ func (s *state) record(key string) record {
 		return recordAt(s.roles, id, func(p *ProcessRole) record { return roleRecord{p} })
 	case instancePrefix:
 		return recordAt(s.instances, id, func(p *ProcessInstance) record { return instanceRecord{ProcessInstance: p} })
+	case rulePrefix:
+		return recordAt(s.enacted, id, func(p *EnactedRule) record { return ruleRecord{p} })
 	case topicPrefix:
 		return recordAt(s.topics, id, func(p *Topic) record { return topicRecord{p} })
 	case paramsKey + "/":

@@ -100,6 +100,10 @@ func (x *txn) newUnits(r record) (owner civibus.MemberID, n uint64) {
 	case roleRecord:
 		_, old = x.roles.Get(r.key())
 		owner = r.Subsystem.MemberID
+	case ruleRecord:
+		if _, ok := x.enacted.Get(r.ID.String()); !ok {
+			return r.ID.Owner, r.units()
+		}
 	case topicRecord:
 		_, old = x.topics.Get(r.ID.String())
 		owner = r.ID.Service.MemberID
@@ -182,6 +186,7 @@ func (s *state) recount() {
 	scan(s.hostings, func(_ string, h *Hosting) { s.charge(h.Member, 1) })
 	scan(s.processes, func(_ string, p *Process) { s.charge(p.ID.Owner, p.units()) })
 	scan(s.roles, func(_ string, r *ProcessRole) { s.charge(r.Subsystem.MemberID, 1) })
+	scan(s.enacted, func(_ string, r *EnactedRule) { s.charge(r.ID.Owner, r.units()) })
 	scan(s.topics, func(_ string, t *Topic) { s.charge(t.ID.Service.MemberID, 1) })
 	scan(s.proposals, func(_ string, p *Proposal) { s.charge(p.Proposer, p.units()) })
 	scan(s.ballots, func(_ string, v *Vote) { s.charge(v.Member, 1) })

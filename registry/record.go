@@ -69,6 +69,7 @@ const (
 	processPrefix     = "process/"
 	rolePrefix        = "role/"
 	instancePrefix    = "instance/"
+	rulePrefix        = "rule/"
 	topicPrefix       = "topic/"
 	paramsKey         = "params"
 )

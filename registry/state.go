@@ -43,6 +43,7 @@ type state struct {
 	roles        *table[*ProcessRole]           // process/role|I/C/M/S
 	instances    *table[*ProcessInstance]       // hex id: those that go on, and ended
 	ended        []*ProcessInstance             // in the last block
+	enacted      *table[*EnactedRule]           // I/C/M/NUMBER/VERSION
 	topics       *table[*Topic]                 // I/C/M/S/SERVICE/TOPIC
 
 	// Indices, derived from the above.
@@ -55,6 +56,7 @@ type state struct {
 	rightsFor   *rightIndex                               // the rights that are not ended
 	groupsOf    *hashed[string, []string]                 // client: groups that it is in
 	instancesOf *table[struct{}]                          // I/C/M/S|id of instances that go on
+	rulesOf     *hashed[string, []*EnactedRule]           // scope: the rules that are not ended
 
 	uncounted bool // while loading: nothing is charged
 
@@ -106,6 +108,8 @@ func newState() *state {
 		roles:        new(table[*ProcessRole]),
 		instances:    new(table[*ProcessInstance]),
 		instancesOf:  new(table[struct{}]),
+		enacted:      new(table[*EnactedRule]),
+		rulesOf:      new(hashed[string, []*EnactedRule]),
 		topics:       new(table[*Topic]),
 		open:         new(table[struct{}]),
 		openOf:       new(table[struct{}]),
@@ -147,6 +151,8 @@ func (s *state) copy() *state {
 		instances:    s.instances.Copy(),
 		ended:        s.ended,
 		instancesOf:  s.instancesOf.Copy(),
+		enacted:      s.enacted.Copy(),
+		rulesOf:      s.rulesOf.Copy(),
 		topics:       s.topics.Copy(),
 		open:         s.open.Copy(),
 		openOf:       s.openOf.Copy(),

@@ -208,6 +208,10 @@ func (x *txn) handleCoordination(tx *registrypb.Tx) ([]record, *refusal) {
 		return x.startInstance(b.StartInstance)
 	case *registrypb.Tx_PostStep:
 		return x.postStep(b.PostStep)
+	case *registrypb.Tx_SetRule:
+		return x.setRule(b.SetRule)
+	case *registrypb.Tx_SetRuleStatus:
+		return x.setRuleStatus(b.SetRuleStatus)
 	case *registrypb.Tx_SetTopic:
 		return x.setTopic(b.SetTopic)
 	}

@@ -668,6 +668,8 @@ type Tx struct {
 	//	*Tx_StartInstance
 	//	*Tx_PostStep
 	//	*Tx_MigrateInstance
+	//	*Tx_SetRule
+	//	*Tx_SetRuleStatus
 	//	*Tx_SetTopic
 	Body          isTx_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -1027,6 +1029,24 @@ func (x *Tx) GetMigrateInstance() *MigrateInstance {
 	return nil
 }
 
+func (x *Tx) GetSetRule() *SetRule {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetRule); ok {
+			return x.SetRule
+		}
+	}
+	return nil
+}
+
+func (x *Tx) GetSetRuleStatus() *SetRuleStatus {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetRuleStatus); ok {
+			return x.SetRuleStatus
+		}
+	}
+	return nil
+}
+
 func (x *Tx) GetSetTopic() *SetTopic {
 	if x != nil {
 		if x, ok := x.Body.(*Tx_SetTopic); ok {
@@ -1170,6 +1190,14 @@ type Tx_MigrateInstance struct {
 	MigrateInstance *MigrateInstance `protobuf:"bytes,56,opt,name=migrate_instance,json=migrateInstance,proto3,oneof"`
 }
 
+type Tx_SetRule struct {
+	SetRule *SetRule `protobuf:"bytes,60,opt,name=set_rule,json=setRule,proto3,oneof"`
+}
+
+type Tx_SetRuleStatus struct {
+	SetRuleStatus *SetRuleStatus `protobuf:"bytes,61,opt,name=set_rule_status,json=setRuleStatus,proto3,oneof"`
+}
+
 type Tx_SetTopic struct {
 	SetTopic *SetTopic `protobuf:"bytes,64,opt,name=set_topic,json=setTopic,proto3,oneof"`
 }
@@ -1237,6 +1265,10 @@ func (*Tx_StartInstance) isTx_Body() {}
 func (*Tx_PostStep) isTx_Body() {}
 
 func (*Tx_MigrateInstance) isTx_Body() {}
+
+func (*Tx_SetRule) isTx_Body() {}
+
+func (*Tx_SetRuleStatus) isTx_Body() {}
 
 func (*Tx_SetTopic) isTx_Body() {}
 
@@ -4676,6 +4708,112 @@ func (x *MigrateInstance) GetVersion() uint32 {
 	return 0
 }
 
+// SetRule enacts a version of a rule. What it says of its number, version and scope is
+// in the document; it never changes.
+type SetRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      []byte                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // canonical form
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRule) Reset() {
+	*x = SetRule{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRule) ProtoMessage() {}
+
+func (x *SetRule) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRule.ProtoReflect.Descriptor instead.
+func (*SetRule) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *SetRule) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+type SetRuleStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rule          string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"` // I/C/M/NUMBER/VERSION
+	Status        Status                 `protobuf:"varint,2,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Notice        string                 `protobuf:"bytes,3,opt,name=notice,proto3" json:"notice,omitempty"` // why it is suspended
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetRuleStatus) Reset() {
+	*x = SetRuleStatus{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetRuleStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetRuleStatus) ProtoMessage() {}
+
+func (x *SetRuleStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetRuleStatus.ProtoReflect.Descriptor instead.
+func (*SetRuleStatus) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *SetRuleStatus) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *SetRuleStatus) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *SetRuleStatus) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
 // SetTopic registers a topic of a service, or changes its title, notice or status.
 type SetTopic struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4690,7 +4828,7 @@ type SetTopic struct {
 
 func (x *SetTopic) Reset() {
 	*x = SetTopic{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4702,7 +4840,7 @@ func (x *SetTopic) String() string {
 func (*SetTopic) ProtoMessage() {}
 
 func (x *SetTopic) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[56]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4715,7 +4853,7 @@ func (x *SetTopic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetTopic.ProtoReflect.Descriptor instead.
 func (*SetTopic) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{56}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SetTopic) GetTopic() string {
@@ -4764,7 +4902,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4776,7 +4914,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[57]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4789,7 +4927,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{57}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -4820,7 +4958,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4832,7 +4970,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[58]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4845,7 +4983,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{58}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Member) GetId() string {
@@ -4907,7 +5045,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4919,7 +5057,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4932,7 +5070,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Key) GetId() []byte {
@@ -5010,7 +5148,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5022,7 +5160,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5035,7 +5173,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Subsystem) GetId() string {
@@ -5082,7 +5220,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5094,7 +5232,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5107,7 +5245,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Service) GetId() string {
@@ -5178,7 +5316,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5190,7 +5328,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5203,7 +5341,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Right) GetId() string {
@@ -5244,7 +5382,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5256,7 +5394,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5269,7 +5407,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Group) GetId() string {
@@ -5297,7 +5435,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5309,7 +5447,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5322,7 +5460,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -5359,7 +5497,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5371,7 +5509,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5384,7 +5522,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Log) GetOrigin() string {
@@ -5434,7 +5572,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5446,7 +5584,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5459,7 +5597,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -5501,7 +5639,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5513,7 +5651,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5526,7 +5664,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -5570,7 +5708,7 @@ type Params struct {
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5582,7 +5720,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5595,7 +5733,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Params) GetInstance() string {
@@ -5686,7 +5824,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5698,7 +5836,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5711,7 +5849,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Votes) GetMember() string {
@@ -5741,7 +5879,7 @@ type Validator struct {
 
 func (x *Validator) Reset() {
 	*x = Validator{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5753,7 +5891,7 @@ func (x *Validator) String() string {
 func (*Validator) ProtoMessage() {}
 
 func (x *Validator) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5766,7 +5904,7 @@ func (x *Validator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validator.ProtoReflect.Descriptor instead.
 func (*Validator) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Validator) GetKeyId() []byte {
@@ -5807,7 +5945,7 @@ type Nodes struct {
 
 func (x *Nodes) Reset() {
 	*x = Nodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5819,7 +5957,7 @@ func (x *Nodes) String() string {
 func (*Nodes) ProtoMessage() {}
 
 func (x *Nodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5832,7 +5970,7 @@ func (x *Nodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
 func (*Nodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Nodes) GetMember() string {
@@ -5869,7 +6007,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5881,7 +6019,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5894,7 +6032,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Proposal) GetId() uint64 {
@@ -5993,7 +6131,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6005,7 +6143,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6018,7 +6156,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Tally) GetYes() uint64 {
@@ -6054,7 +6192,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6066,7 +6204,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6079,7 +6217,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Vote) GetProposal() uint64 {
@@ -6113,7 +6251,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6125,7 +6263,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6138,7 +6276,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Ballot) GetHeight() uint64 {
@@ -6171,7 +6309,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6183,7 +6321,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6196,7 +6334,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Delegation) GetRoot() string {
@@ -6267,7 +6405,7 @@ type Hosting struct {
 
 func (x *Hosting) Reset() {
 	*x = Hosting{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6279,7 +6417,7 @@ func (x *Hosting) String() string {
 func (*Hosting) ProtoMessage() {}
 
 func (x *Hosting) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6292,7 +6430,7 @@ func (x *Hosting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
 func (*Hosting) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Hosting) GetMember() string {
@@ -6327,7 +6465,7 @@ type HostPeriod struct {
 
 func (x *HostPeriod) Reset() {
 	*x = HostPeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6339,7 +6477,7 @@ func (x *HostPeriod) String() string {
 func (*HostPeriod) ProtoMessage() {}
 
 func (x *HostPeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6352,7 +6490,7 @@ func (x *HostPeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
 func (*HostPeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *HostPeriod) GetHost() string {
@@ -6389,7 +6527,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6401,7 +6539,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6414,7 +6552,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Upgrade) GetName() string {
@@ -6465,7 +6603,7 @@ type Misbehaviour struct {
 
 func (x *Misbehaviour) Reset() {
 	*x = Misbehaviour{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6477,7 +6615,7 @@ func (x *Misbehaviour) String() string {
 func (*Misbehaviour) ProtoMessage() {}
 
 func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6490,7 +6628,7 @@ func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
 func (*Misbehaviour) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Misbehaviour) GetKeyId() []byte {
@@ -6533,7 +6671,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6545,7 +6683,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6558,7 +6696,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Chain) GetKeyId() []byte {
@@ -6596,7 +6734,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6608,7 +6746,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6621,7 +6759,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Process) GetId() string {
@@ -6674,7 +6812,7 @@ type ProcessRole struct {
 
 func (x *ProcessRole) Reset() {
 	*x = ProcessRole{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6686,7 +6824,7 @@ func (x *ProcessRole) String() string {
 func (*ProcessRole) ProtoMessage() {}
 
 func (x *ProcessRole) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6699,7 +6837,7 @@ func (x *ProcessRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRole.ProtoReflect.Descriptor instead.
 func (*ProcessRole) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *ProcessRole) GetProcess() string {
@@ -6768,7 +6906,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6780,7 +6918,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6793,7 +6931,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Instance) GetId() string {
@@ -6920,7 +7058,7 @@ type StepState struct {
 
 func (x *StepState) Reset() {
 	*x = StepState{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6932,7 +7070,7 @@ func (x *StepState) String() string {
 func (*StepState) ProtoMessage() {}
 
 func (x *StepState) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6945,7 +7083,7 @@ func (x *StepState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepState.ProtoReflect.Descriptor instead.
 func (*StepState) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *StepState) GetStatus() uint32 {
@@ -7038,7 +7176,7 @@ type KnownFact struct {
 
 func (x *KnownFact) Reset() {
 	*x = KnownFact{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7050,7 +7188,7 @@ func (x *KnownFact) String() string {
 func (*KnownFact) ProtoMessage() {}
 
 func (x *KnownFact) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7063,7 +7201,7 @@ func (x *KnownFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownFact.ProtoReflect.Descriptor instead.
 func (*KnownFact) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *KnownFact) GetFact() string {
@@ -7112,7 +7250,7 @@ type Consent struct {
 
 func (x *Consent) Reset() {
 	*x = Consent{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7124,7 +7262,7 @@ func (x *Consent) String() string {
 func (*Consent) ProtoMessage() {}
 
 func (x *Consent) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7137,7 +7275,7 @@ func (x *Consent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consent.ProtoReflect.Descriptor instead.
 func (*Consent) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *Consent) GetSubsystem() string {
@@ -7167,7 +7305,7 @@ type StepPosted struct {
 
 func (x *StepPosted) Reset() {
 	*x = StepPosted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7179,7 +7317,7 @@ func (x *StepPosted) String() string {
 func (*StepPosted) ProtoMessage() {}
 
 func (x *StepPosted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7192,7 +7330,7 @@ func (x *StepPosted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepPosted.ProtoReflect.Descriptor instead.
 func (*StepPosted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *StepPosted) GetEvent() *PostStep {
@@ -7223,6 +7361,83 @@ func (x *StepPosted) GetEnd() string {
 	return ""
 }
 
+// EnactedRule is one version of a rule with its law.
+type EnactedRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // I/C/M/NUMBER/VERSION
+	Document      []byte                 `protobuf:"bytes,2,opt,name=document,proto3" json:"document,omitempty"`
+	Status        Status                 `protobuf:"varint,3,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Notice        string                 `protobuf:"bytes,4,opt,name=notice,proto3" json:"notice,omitempty"`
+	Periods       []*Period              `protobuf:"bytes,5,rep,name=periods,proto3" json:"periods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnactedRule) Reset() {
+	*x = EnactedRule{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnactedRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnactedRule) ProtoMessage() {}
+
+func (x *EnactedRule) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnactedRule.ProtoReflect.Descriptor instead.
+func (*EnactedRule) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{91}
+}
+
+func (x *EnactedRule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EnactedRule) GetDocument() []byte {
+	if x != nil {
+		return x.Document
+	}
+	return nil
+}
+
+func (x *EnactedRule) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *EnactedRule) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
+func (x *EnactedRule) GetPeriods() []*Period {
+	if x != nil {
+		return x.Periods
+	}
+	return nil
+}
+
 // Topic is a stream of events that a service publishes.
 type Topic struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -7238,7 +7453,7 @@ type Topic struct {
 
 func (x *Topic) Reset() {
 	*x = Topic{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7250,7 +7465,7 @@ func (x *Topic) String() string {
 func (*Topic) ProtoMessage() {}
 
 func (x *Topic) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7263,7 +7478,7 @@ func (x *Topic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Topic.ProtoReflect.Descriptor instead.
 func (*Topic) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Topic) GetId() string {
@@ -7343,6 +7558,7 @@ type Event struct {
 	//	*Event_ProcessRoleSet
 	//	*Event_InstanceSet
 	//	*Event_StepPosted
+	//	*Event_RuleSet
 	//	*Event_TopicSet
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -7351,7 +7567,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7363,7 +7579,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7376,7 +7592,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -7646,6 +7862,15 @@ func (x *Event) GetStepPosted() *StepPosted {
 	return nil
 }
 
+func (x *Event) GetRuleSet() *EnactedRule {
+	if x != nil {
+		if x, ok := x.Body.(*Event_RuleSet); ok {
+			return x.RuleSet
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetTopicSet() *Topic {
 	if x != nil {
 		if x, ok := x.Body.(*Event_TopicSet); ok {
@@ -7759,6 +7984,10 @@ type Event_StepPosted struct {
 	StepPosted *StepPosted `protobuf:"bytes,34,opt,name=step_posted,json=stepPosted,proto3,oneof"`
 }
 
+type Event_RuleSet struct {
+	RuleSet *EnactedRule `protobuf:"bytes,40,opt,name=rule_set,json=ruleSet,proto3,oneof"`
+}
+
 type Event_TopicSet struct {
 	TopicSet *Topic `protobuf:"bytes,44,opt,name=topic_set,json=topicSet,proto3,oneof"`
 }
@@ -7813,6 +8042,8 @@ func (*Event_InstanceSet) isEvent_Body() {}
 
 func (*Event_StepPosted) isEvent_Body() {}
 
+func (*Event_RuleSet) isEvent_Body() {}
+
 func (*Event_TopicSet) isEvent_Body() {}
 
 // BlockCommitted is the last event of every block that changed anything. It
@@ -7829,7 +8060,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7841,7 +8072,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7854,7 +8085,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{91}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -7893,7 +8124,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7905,7 +8136,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7918,7 +8149,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{92}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -7963,7 +8194,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\"registry/registrypb/registry.proto\x12\x13civibus.registry.v1\"8\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\fR\x02tx\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x98\x13\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xa1\x14\n" +
 	"\x02Tx\x12\x19\n" +
 	"\bchain_id\x18\x01 \x01(\tR\achainId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\fR\x05keyId\x12\x1a\n" +
@@ -8008,7 +8239,9 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\fapprove_role\x185 \x01(\v2 .civibus.registry.v1.ApproveRoleH\x00R\vapproveRole\x12K\n" +
 	"\x0estart_instance\x186 \x01(\v2\".civibus.registry.v1.StartInstanceH\x00R\rstartInstance\x12<\n" +
 	"\tpost_step\x187 \x01(\v2\x1d.civibus.registry.v1.PostStepH\x00R\bpostStep\x12Q\n" +
-	"\x10migrate_instance\x188 \x01(\v2$.civibus.registry.v1.MigrateInstanceH\x00R\x0fmigrateInstance\x12<\n" +
+	"\x10migrate_instance\x188 \x01(\v2$.civibus.registry.v1.MigrateInstanceH\x00R\x0fmigrateInstance\x129\n" +
+	"\bset_rule\x18< \x01(\v2\x1c.civibus.registry.v1.SetRuleH\x00R\asetRule\x12L\n" +
+	"\x0fset_rule_status\x18= \x01(\v2\".civibus.registry.v1.SetRuleStatusH\x00R\rsetRuleStatus\x12<\n" +
 	"\tset_topic\x18@ \x01(\v2\x1d.civibus.registry.v1.SetTopicH\x00R\bsetTopicB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\tSetMember\x12\x0e\n" +
@@ -8262,7 +8495,13 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05value\x18\x03 \x01(\tR\x05value\"G\n" +
 	"\x0fMigrateInstance\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\rR\aversion\"\x9d\x01\n" +
+	"\aversion\x18\x02 \x01(\rR\aversion\"%\n" +
+	"\aSetRule\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"p\n" +
+	"\rSetRuleStatus\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x123\n" +
+	"\x06status\x18\x02 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x03 \x01(\tR\x06notice\"\x9d\x01\n" +
 	"\bSetTopic\x12\x14\n" +
 	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
@@ -8484,14 +8723,20 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05event\x18\x01 \x01(\v2\x1d.civibus.registry.v1.PostStepR\x05event\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\tR\x02by\x12$\n" +
 	"\x0etime_unix_nano\x18\x03 \x01(\x03R\ftimeUnixNano\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\tR\x03end\"\xcb\x01\n" +
+	"\x03end\x18\x04 \x01(\tR\x03end\"\xbd\x01\n" +
+	"\vEnactedRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n" +
+	"\bdocument\x18\x02 \x01(\fR\bdocument\x123\n" +
+	"\x06status\x18\x03 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x04 \x01(\tR\x06notice\x125\n" +
+	"\aperiods\x18\x05 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xcb\x01\n" +
 	"\x05Topic\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
 	"\aordered\x18\x03 \x01(\bR\aordered\x123\n" +
 	"\x06status\x18\x04 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
 	"\x06notice\x18\x05 \x01(\tR\x06notice\x125\n" +
-	"\aperiods\x18\x06 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xc7\x0e\n" +
+	"\aperiods\x18\x06 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\x86\x0f\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x17\n" +
@@ -8530,7 +8775,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x10process_role_set\x18  \x01(\v2 .civibus.registry.v1.ProcessRoleH\x00R\x0eprocessRoleSet\x12B\n" +
 	"\finstance_set\x18! \x01(\v2\x1d.civibus.registry.v1.InstanceH\x00R\vinstanceSet\x12B\n" +
 	"\vstep_posted\x18\" \x01(\v2\x1f.civibus.registry.v1.StepPostedH\x00R\n" +
-	"stepPosted\x129\n" +
+	"stepPosted\x12=\n" +
+	"\brule_set\x18( \x01(\v2 .civibus.registry.v1.EnactedRuleH\x00R\aruleSet\x129\n" +
 	"\ttopic_set\x18, \x01(\v2\x1a.civibus.registry.v1.TopicH\x00R\btopicSetB\x06\n" +
 	"\x04body\"y\n" +
 	"\x0eBlockCommitted\x12$\n" +
@@ -8618,7 +8864,7 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 93)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
@@ -8686,43 +8932,46 @@ var file_registry_registrypb_registry_proto_goTypes = []any{
 	(*PostStep)(nil),           // 63: civibus.registry.v1.PostStep
 	(*Yield)(nil),              // 64: civibus.registry.v1.Yield
 	(*MigrateInstance)(nil),    // 65: civibus.registry.v1.MigrateInstance
-	(*SetTopic)(nil),           // 66: civibus.registry.v1.SetTopic
-	(*Period)(nil),             // 67: civibus.registry.v1.Period
-	(*Member)(nil),             // 68: civibus.registry.v1.Member
-	(*Key)(nil),                // 69: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 70: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 71: civibus.registry.v1.Service
-	(*Right)(nil),              // 72: civibus.registry.v1.Right
-	(*Group)(nil),              // 73: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 74: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 75: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 76: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 77: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 78: civibus.registry.v1.Params
-	(*Votes)(nil),              // 79: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 80: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 81: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 82: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 83: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 84: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 85: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 86: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 87: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 88: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 89: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 90: civibus.registry.v1.Misbehaviour
-	(*Chain)(nil),              // 91: civibus.registry.v1.Chain
-	(*Process)(nil),            // 92: civibus.registry.v1.Process
-	(*ProcessRole)(nil),        // 93: civibus.registry.v1.ProcessRole
-	(*Instance)(nil),           // 94: civibus.registry.v1.Instance
-	(*StepState)(nil),          // 95: civibus.registry.v1.StepState
-	(*KnownFact)(nil),          // 96: civibus.registry.v1.KnownFact
-	(*Consent)(nil),            // 97: civibus.registry.v1.Consent
-	(*StepPosted)(nil),         // 98: civibus.registry.v1.StepPosted
-	(*Topic)(nil),              // 99: civibus.registry.v1.Topic
-	(*Event)(nil),              // 100: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 101: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 102: civibus.registry.v1.StateProof
+	(*SetRule)(nil),            // 66: civibus.registry.v1.SetRule
+	(*SetRuleStatus)(nil),      // 67: civibus.registry.v1.SetRuleStatus
+	(*SetTopic)(nil),           // 68: civibus.registry.v1.SetTopic
+	(*Period)(nil),             // 69: civibus.registry.v1.Period
+	(*Member)(nil),             // 70: civibus.registry.v1.Member
+	(*Key)(nil),                // 71: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 72: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 73: civibus.registry.v1.Service
+	(*Right)(nil),              // 74: civibus.registry.v1.Right
+	(*Group)(nil),              // 75: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 76: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 77: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 78: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 79: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 80: civibus.registry.v1.Params
+	(*Votes)(nil),              // 81: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 82: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 83: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 84: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 85: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 86: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 87: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 88: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 89: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 90: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 91: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 92: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 93: civibus.registry.v1.Chain
+	(*Process)(nil),            // 94: civibus.registry.v1.Process
+	(*ProcessRole)(nil),        // 95: civibus.registry.v1.ProcessRole
+	(*Instance)(nil),           // 96: civibus.registry.v1.Instance
+	(*StepState)(nil),          // 97: civibus.registry.v1.StepState
+	(*KnownFact)(nil),          // 98: civibus.registry.v1.KnownFact
+	(*Consent)(nil),            // 99: civibus.registry.v1.Consent
+	(*StepPosted)(nil),         // 100: civibus.registry.v1.StepPosted
+	(*EnactedRule)(nil),        // 101: civibus.registry.v1.EnactedRule
+	(*Topic)(nil),              // 102: civibus.registry.v1.Topic
+	(*Event)(nil),              // 103: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 104: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 105: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	12,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
@@ -8757,119 +9006,125 @@ var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	61,  // 29: civibus.registry.v1.Tx.start_instance:type_name -> civibus.registry.v1.StartInstance
 	63,  // 30: civibus.registry.v1.Tx.post_step:type_name -> civibus.registry.v1.PostStep
 	65,  // 31: civibus.registry.v1.Tx.migrate_instance:type_name -> civibus.registry.v1.MigrateInstance
-	66,  // 32: civibus.registry.v1.Tx.set_topic:type_name -> civibus.registry.v1.SetTopic
-	13,  // 33: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 34: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
-	1,   // 35: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
-	3,   // 36: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 37: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
-	4,   // 38: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	19,  // 39: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 40: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	19,  // 41: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	22,  // 42: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
-	0,   // 43: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	30,  // 44: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
-	31,  // 45: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
-	33,  // 46: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
-	34,  // 47: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
-	35,  // 48: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
-	36,  // 49: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
-	37,  // 50: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
-	39,  // 51: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
-	25,  // 52: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
-	26,  // 53: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	42,  // 54: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
-	43,  // 55: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
-	44,  // 56: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	45,  // 57: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
-	13,  // 58: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	32,  // 59: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	50,  // 60: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 61: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	38,  // 62: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	40,  // 63: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	41,  // 64: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	5,   // 65: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
-	38,  // 66: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 67: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	32,  // 68: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
-	6,   // 69: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	50,  // 70: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	0,   // 71: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
-	62,  // 72: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
-	7,   // 73: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
-	64,  // 74: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
-	0,   // 75: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
-	13,  // 76: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 77: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	67,  // 78: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 79: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 80: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 81: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 82: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	67,  // 83: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 84: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	19,  // 85: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 86: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	67,  // 87: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	23,  // 88: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 89: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	67,  // 90: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	67,  // 91: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	41,  // 92: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	50,  // 93: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	30,  // 94: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	41,  // 95: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	8,   // 96: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	83,  // 97: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	85,  // 98: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	67,  // 99: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	88,  // 100: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	9,   // 101: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	38,  // 102: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	0,   // 103: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
-	67,  // 104: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
-	67,  // 105: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
-	62,  // 106: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
-	95,  // 107: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
-	96,  // 108: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
-	97,  // 109: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
-	7,   // 110: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
-	63,  // 111: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
-	0,   // 112: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
-	67,  // 113: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
-	68,  // 114: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	69,  // 115: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	70,  // 116: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	71,  // 117: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	72,  // 118: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	73,  // 119: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	74,  // 120: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	75,  // 121: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	76,  // 122: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	78,  // 123: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	80,  // 124: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	81,  // 125: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	79,  // 126: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	82,  // 127: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	84,  // 128: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	86,  // 129: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	87,  // 130: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	89,  // 131: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	90,  // 132: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	91,  // 133: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	101, // 134: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	92,  // 135: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
-	93,  // 136: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
-	94,  // 137: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
-	98,  // 138: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
-	99,  // 139: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
-	140, // [140:140] is the sub-list for method output_type
-	140, // [140:140] is the sub-list for method input_type
-	140, // [140:140] is the sub-list for extension type_name
-	140, // [140:140] is the sub-list for extension extendee
-	0,   // [0:140] is the sub-list for field type_name
+	66,  // 32: civibus.registry.v1.Tx.set_rule:type_name -> civibus.registry.v1.SetRule
+	67,  // 33: civibus.registry.v1.Tx.set_rule_status:type_name -> civibus.registry.v1.SetRuleStatus
+	68,  // 34: civibus.registry.v1.Tx.set_topic:type_name -> civibus.registry.v1.SetTopic
+	13,  // 35: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 36: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
+	1,   // 37: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
+	3,   // 38: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 39: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
+	4,   // 40: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
+	19,  // 41: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 42: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
+	19,  // 43: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	22,  // 44: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	0,   // 45: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
+	30,  // 46: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	31,  // 47: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	33,  // 48: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	34,  // 49: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	35,  // 50: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	36,  // 51: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	37,  // 52: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	39,  // 53: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	25,  // 54: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	26,  // 55: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	42,  // 56: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	43,  // 57: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	44,  // 58: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	45,  // 59: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
+	13,  // 60: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	32,  // 61: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	50,  // 62: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 63: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	38,  // 64: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	40,  // 65: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	41,  // 66: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	5,   // 67: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
+	38,  // 68: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 69: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	32,  // 70: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	6,   // 71: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	50,  // 72: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	0,   // 73: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
+	62,  // 74: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
+	7,   // 75: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
+	64,  // 76: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
+	0,   // 77: civibus.registry.v1.SetRuleStatus.status:type_name -> civibus.registry.v1.Status
+	0,   // 78: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
+	13,  // 79: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 80: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	69,  // 81: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 82: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 83: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 84: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 85: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	69,  // 86: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 87: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	19,  // 88: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 89: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	69,  // 90: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	23,  // 91: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 92: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	69,  // 93: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	69,  // 94: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	41,  // 95: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	50,  // 96: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	30,  // 97: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	41,  // 98: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	8,   // 99: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	85,  // 100: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	87,  // 101: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	69,  // 102: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	90,  // 103: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	9,   // 104: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	38,  // 105: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	0,   // 106: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
+	69,  // 107: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
+	69,  // 108: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
+	62,  // 109: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
+	97,  // 110: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
+	98,  // 111: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
+	99,  // 112: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
+	7,   // 113: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
+	63,  // 114: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
+	0,   // 115: civibus.registry.v1.EnactedRule.status:type_name -> civibus.registry.v1.Status
+	69,  // 116: civibus.registry.v1.EnactedRule.periods:type_name -> civibus.registry.v1.Period
+	0,   // 117: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
+	69,  // 118: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
+	70,  // 119: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	71,  // 120: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	72,  // 121: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	73,  // 122: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	74,  // 123: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	75,  // 124: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	76,  // 125: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	77,  // 126: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	78,  // 127: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	80,  // 128: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	82,  // 129: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	83,  // 130: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	81,  // 131: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	84,  // 132: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	86,  // 133: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	88,  // 134: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	89,  // 135: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	91,  // 136: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	92,  // 137: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	93,  // 138: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	104, // 139: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	94,  // 140: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
+	95,  // 141: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
+	96,  // 142: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
+	100, // 143: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
+	101, // 144: civibus.registry.v1.Event.rule_set:type_name -> civibus.registry.v1.EnactedRule
+	102, // 145: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
+	146, // [146:146] is the sub-list for method output_type
+	146, // [146:146] is the sub-list for method input_type
+	146, // [146:146] is the sub-list for extension type_name
+	146, // [146:146] is the sub-list for extension extendee
+	0,   // [0:146] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -8910,6 +9165,8 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Tx_StartInstance)(nil),
 		(*Tx_PostStep)(nil),
 		(*Tx_MigrateInstance)(nil),
+		(*Tx_SetRule)(nil),
+		(*Tx_SetRuleStatus)(nil),
 		(*Tx_SetTopic)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[13].OneofWrappers = []any{
@@ -8931,7 +9188,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_RevokeKey)(nil),
 		(*Change_RecoverMember)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[90].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[93].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -8957,6 +9214,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Event_ProcessRoleSet)(nil),
 		(*Event_InstanceSet)(nil),
 		(*Event_StepPosted)(nil),
+		(*Event_RuleSet)(nil),
 		(*Event_TopicSet)(nil),
 	}
 	type x struct{}
@@ -8965,7 +9223,7 @@ func file_registry_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   93,
+			NumMessages:   96,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
