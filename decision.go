@@ -22,6 +22,9 @@ type Decision struct {
 	Limit   RateLimit // of that right
 	Code    FaultCode // why not
 	Message string    // for the caller
+
+	// Of the right, which rules may ask for.
+	Purpose, LegalBasis string
 }
 
 // Allowed reports whether the call may happen.

@@ -18,6 +18,7 @@ import (
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/internal/problem"
 	"github.com/civibus/civibus/policy"
+	"github.com/civibus/civibus/rule"
 	"github.com/civibus/civibus/seal"
 	"github.com/civibus/civibus/transport"
 )
@@ -34,6 +35,9 @@ type View interface {
 	Carrier(civibus.MemberID) civibus.MemberID
 	Carries(transport, member civibus.MemberID) bool
 	Members(after string, limit int) (items []civibus.Member, next string)
+	// RulesFor returns the active rules for calls of a service, in their order; nil if
+	// there are none.
+	RulesFor(civibus.ServiceID) []*rule.Rule
 	Subsystems(after string, limit int) (items []civibus.Subsystem, next string)
 }
 

@@ -29,9 +29,9 @@ func (x *exchange) identify(r *http.Request) (err error) {
 	return x.g.identifyClient(r, x.view, &x.call)
 }
 
-// decide asks the policy. What it says of the provider's rules is reported as
-// the provider's gateway would report it.
-func (x *exchange) decide() error {
+// decide asks the policy and the rules. What they say of the provider's side is
+// reported as the provider's gateway would report it.
+func (x *exchange) decide(r *http.Request) error {
 	c := &x.call
 	d := policy.Decide(x.view, civibus.Question{
 		Client: c.client, Service: c.service, Method: c.method, Path: c.servicePath, Purpose: c.purpose,
@@ -39,7 +39,11 @@ func (x *exchange) decide() error {
 	x.right = d.Right
 	switch {
 	case d.Allowed():
-		return nil
+		err := x.judge(&d, r.Header, r.ContentLength)
+		if x.g.config.AskProvider {
+			return nil
+		}
+		return err
 	case d.Code == civibus.FaultUnknownMember:
 		return civibus.Faultf(x.place, d.Code, "%s", d.Message)
 	case x.g.config.AskProvider && x.place == civibus.ConsumerGateway:
@@ -201,9 +205,10 @@ func faultCode(s string) bool {
 
 // refusal is the body of a sealed refusal.
 type refusal struct {
-	Type    string `json:"type"`
-	Message string `json:"message"`
-	Detail  string `json:"detail"`
+	Type    string               `json:"type"`
+	Message string               `json:"message"`
+	Detail  string               `json:"detail"`
+	Rule    *civibus.RuleRefusal `json:"rule"`
 }
 
 // maxRefusal bounds what is taken from a provider's refusal.
@@ -225,6 +230,9 @@ func (x *exchange) providerFault(v *seal.Verified, code civibus.FaultCode) error
 		r.Message = x.g.problems.Title(fault.Code) // an answer to HEAD has no body
 	}
 	fault.Message, x.detail = r.Message, r.Detail
+	if code == civibus.FaultRule {
+		fault.Rule = r.Rule
+	}
 	if s, err := strconv.ParseUint(v.Header.Get("Retry-After"), 10, 31); err == nil {
 		x.retryAfter = time.Duration(s) * time.Second
 	}

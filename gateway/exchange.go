@@ -225,7 +225,15 @@ func (x *exchange) log(ctx context.Context, fault *civibus.Fault, detail string)
 	x.g.config.Logger.LogAttrs(ctx, level, "exchange not answered",
 		slog.String("code", string(fault.Code)), slog.String("detail", detail),
 		slog.String("exchange", x.call.requestID), slog.String("client", x.clientLogged()),
-		slog.String("service", x.serviceLogged()), slog.Any("err", fault.Err))
+		slog.String("service", x.serviceLogged()), ruleLogged(fault), slog.Any("err", fault.Err))
+}
+
+// ruleLogged names the rule of a refusal; an attribute without a name is left out.
+func ruleLogged(fault *civibus.Fault) slog.Attr {
+	if fault.Rule == nil {
+		return slog.Attr{}
+	}
+	return slog.String("rule", fault.Rule.ID)
 }
 
 // notRegistered stands in the log for what a caller wrote where an identifier

@@ -21,13 +21,13 @@ func (g *Gateway) consume(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	// 2. policy: the provider's rules, applied beforehand to one registry view;
+	// 2. policy: the provider's rights and rules, applied beforehand to one registry view;
 	//    and nothing is sent that could not be evidenced.
 	if err := g.config.Evidence.Admit(); err != nil {
 		x.tell(w, r, err)
 		return
 	}
-	if err := x.decide(); err != nil {
+	if err := x.decide(r); err != nil {
 		x.refuse(w, r, err)
 		return
 	}

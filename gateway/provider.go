@@ -122,7 +122,7 @@ func (c *call) checkHop(h http.Header) error {
 	return nil
 }
 
-// decide asks the policy and takes from the right's rate.
+// decide asks the policy and the rules, and takes from the right's rate.
 func (p *provision) decide() error {
 	c := &p.call
 	d := policy.Decide(p.view, civibus.Question{
@@ -131,6 +131,13 @@ func (p *provision) decide() error {
 	}, p.started)
 	if !d.Allowed() {
 		return civibus.Faultf(p.place, d.Code, "%s", d.Message)
+	}
+	length := p.message.Length
+	if body, whole := p.message.Body.Bytes(); whole {
+		length = int64(len(body))
+	}
+	if err := p.judge(&d, p.message.Header, length); err != nil {
+		return err
 	}
 	p.right = d.Right
 	if d.Right == "" { // metadata: no right bounds it

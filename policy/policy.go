@@ -106,6 +106,7 @@ func Decide(v View, q civibus.Question, now time.Time) civibus.Decision {
 	}
 
 	d.Right, d.Limit = right.ID, right.Limit
+	d.Purpose, d.LegalBasis = right.Purpose, right.LegalBasis
 	return d
 }
 

@@ -33,7 +33,7 @@ var rules = []arch.Rule{
 	{Room: "registry", Allow: []string{".", "process/definition", "rule", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
-	{Room: "gateway", Allow: []string{".", "policy", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
+	{Room: "gateway", Allow: []string{".", "policy", "rule", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
 	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/ldb", "internal/backup/dump"}},
 	{Room: "node", Allow: []string{".", "gateway", "policy", "seal", "transport", "evidence", "service", "link", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
 	{Room: "admin", Allow: []string{".", "registry", "internal/problem", "internal/httpd"}},
