@@ -161,6 +161,9 @@ func (g *Gateway) authenticate(r *http.Request, client civibus.ClientID) error {
 	refuse := func(message string) error {
 		return civibus.Faultf(civibus.ConsumerGateway, civibus.FaultClientAuth, "Client system not authenticated: %s", message)
 	}
+	if isFromNode(r.Context()) {
+		return nil
+	}
 	remote := remoteAddr(r)
 	local := remote.IsLoopback()
 	if r.TLS == nil && (g.config.PlainHTTP == PlainNever || g.config.PlainHTTP == PlainLoopback && !local) {

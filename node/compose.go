@@ -159,6 +159,11 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 		closers.add("transport", func(context.Context) error { r.transport.Close(); return nil })
 	}
 
+	// Processes, whose facts come through a service.
+	if err := n.openProcess(closers); err != nil {
+		return nil, err
+	}
+
 	// Services.
 	if r.services, err = n.openServices(closers); err != nil {
 		return nil, err
@@ -263,7 +268,7 @@ func (n *Node) serveFaces(run context.Context, l listeners, r *rooms, closers *c
 		}
 		options.TLS = httpd.CertificateTLS(cert)
 	}
-	consumer := httpd.New(n.house(r).Consumer(), options)
+	consumer := httpd.New(n.consumerFace(r), options)
 	peers := n.peerHandler(run, r)
 	if n.opts.Hop != nil {
 		peers = n.opts.Hop(peers)

@@ -56,6 +56,11 @@ type Config struct {
 	// service. One table [[services]] for each.
 	Services []ServiceConfig `toml:"services"`
 
+	// The body's subsystems that play roles in processes (docs/processes.md): one table
+	// [[process]] for each. Such a subsystem also offers the service "process", by
+	// which other bodies open facts to it.
+	Process []ProcessConfig `toml:"process"`
+
 	// The bodies without a node that this one hosts (docs/operate/hosting.md): one
 	// table [[hosted]] for each. They have seal and log keys, evidence, services and
 	// client systems of their own, and share the node's ledger, faces, transport
@@ -63,6 +68,20 @@ type Config struct {
 	// neither the node nor the others: its exchanges are refused, and "civibus
 	// status" says why.
 	Hosted []HostedConfig `toml:"hosted"`
+}
+
+// ProcessConfig is a subsystem that plays roles in processes.
+type ProcessConfig struct {
+	// The subsystem's code, percent-encoded. Required.
+	Subsystem string `toml:"subsystem"`
+
+	// The URL (http or https) to which the subsystem's turns are sent as signed
+	// CloudEvents. Empty: the system asks for its turns at the consumer face.
+	System string `toml:"system"`
+
+	// PEM file with the certificates that the system's TLS certificate must chain
+	// to. Empty: the machine's trusted roots.
+	CA string `toml:"ca"`
 }
 
 // HostedConfig is a body that this one hosts.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -295,6 +296,10 @@ func (c Config) resolve(base string) Config {
 	abs(&c.Evidence.ArchiveKey)
 	c.Consumer.Clients = resolveClients(c.Consumer.Clients, abs)
 	c.Services = resolveServices(c.Services, abs)
+	c.Process = slices.Clone(c.Process)
+	for i := range c.Process {
+		abs(&c.Process[i].CA)
+	}
 	hosted := make([]HostedConfig, len(c.Hosted))
 	for i, h := range c.Hosted {
 		hosted[i] = h.resolve(base, abs)

@@ -23,6 +23,7 @@ import (
 	"github.com/civibus/civibus/internal/obs"
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/process"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/seal"
 	"github.com/civibus/civibus/service"
@@ -82,6 +83,7 @@ type Node struct {
 	health    atomic.Pointer[ledger.Status]
 	submitter submitter
 	receipts  *receiptMaker
+	process   atomic.Pointer[process.Runtime] // nil: the body plays no roles
 
 	deliveries deliveries // of half receipts, under way from other bodies
 	lanes      lanes      // of half receipts, under way to other bodies

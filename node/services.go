@@ -16,6 +16,7 @@ import (
 	"github.com/civibus/civibus/internal/tlsprofile"
 	"github.com/civibus/civibus/link/files"
 	"github.com/civibus/civibus/link/soap"
+	"github.com/civibus/civibus/process"
 	"github.com/civibus/civibus/service"
 )
 
@@ -40,6 +41,13 @@ func (n *Node) openServices(closers *closers) (*service.Set, error) {
 			return nil, fmt.Errorf("services[%d] (%s): %w", i, s.ID, err)
 		}
 		upstreams = append(upstreams, u)
+	}
+	if n.host == nil {
+		for _, p := range n.processParts() {
+			upstreams = append(upstreams, service.Upstream{
+				Service: civibus.ServiceID{ClientID: p.Subsystem, Service: process.ServiceCode}, Handler: n.process.Load().Inbox(),
+			})
+		}
 	}
 	set, err := service.NewSet(upstreams, service.Config{Logger: n.log.With("room", "service"), Metrics: n.metrics})
 	if err != nil {

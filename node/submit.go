@@ -136,10 +136,7 @@ func (n *Node) change(ctx context.Context, tx *registrypb.Tx) (admin.Change, err
 	if n.view() == nil {
 		return admin.Change{}, admin.Problemf(http.StatusServiceUnavailable, "starting", "the node has no registry view yet")
 	}
-	purpose := civibus.AdminKey
-	if tx.GetNotarise() != nil {
-		purpose = civibus.LogKey
-	}
+	purpose := registry.PurposeOf(tx)
 	if _, err := n.ring.For(purpose, n.inForce(purpose)); err != nil {
 		return admin.Change{}, admin.Problemf(http.StatusForbidden, "key_not_in_force", "%v", err)
 	}

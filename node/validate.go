@@ -12,6 +12,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/obs"
 	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/process"
 )
 
 // maxSocketPath is the longest path of a Unix socket that every supported
@@ -46,6 +47,7 @@ func (c Config) Validate() error {
 		s.validate(v, fmt.Sprintf("services[%d]", i))
 	}
 	c.validateServiceIDs(v)
+	c.validateProcess(v)
 	if len(c.Admin.Socket) > maxSocketPath {
 		v.add("admin.socket", "path %q has %d bytes, the rule is at most %d; set a shorter path, e.g. below /run", c.Admin.Socket, len(c.Admin.Socket), maxSocketPath)
 	}
@@ -227,6 +229,31 @@ func (c Config) validateServiceIDs(v *validator) {
 			v.add(fmt.Sprintf("services[%d].id", i), "%q is also the id of services[%d]; one service has one system", s.ID, first)
 		}
 		seen[s.ID] = i
+	}
+}
+
+func (c Config) validateProcess(v *validator) {
+	seen := map[string]bool{}
+	for i, p := range c.Process {
+		key := fmt.Sprintf("process[%d]", i)
+		if _, err := civibus.DecodePart(p.Subsystem); err != nil || p.Subsystem == "" {
+			v.add(key+".subsystem", "%q is no subsystem's code; set it to the code, percent-encoded", p.Subsystem)
+		}
+		if seen[p.Subsystem] {
+			v.add(key+".subsystem", "%q has a table before; one subsystem has one system", p.Subsystem)
+		}
+		seen[p.Subsystem] = true
+		if p.System != "" {
+			v.url(key+".system", p.System)
+		}
+		if p.CA != "" {
+			v.file(key+".ca", p.CA, false)
+		}
+		for j, s := range c.Services {
+			if s.ID == p.Subsystem+"/"+process.ServiceCode {
+				v.add(fmt.Sprintf("services[%d].id", j), "%q is the service by which facts of processes come (%s); give the service another code", s.ID, key)
+			}
+		}
 	}
 }
 

@@ -42,8 +42,8 @@ func (x *txn) member(id civibus.MemberID) *civibus.Member {
 	return x.state.member(id)
 }
 
-// purposeOf returns which keys sign a kind of transaction.
-func purposeOf(tx *registrypb.Tx) civibus.Purpose {
+// PurposeOf returns which keys sign a kind of transaction.
+func PurposeOf(tx *registrypb.Tx) civibus.Purpose {
 	switch tx.Body.(type) {
 	case *registrypb.Tx_AnchorLog, *registrypb.Tx_Notarise, *registrypb.Tx_StartInstance, *registrypb.Tx_PostStep:
 		return civibus.LogKey
@@ -80,7 +80,7 @@ func (x *txn) admit(p *prepared) *refusal {
 	if x.key.Algorithm.PostQuantum() {
 		return refuse(WrongPurpose, "key %s is %s, which makes second signatures only", x.key.ID, x.key.Algorithm)
 	}
-	if want := purposeOf(tx); x.key.Purpose != want {
+	if want := PurposeOf(tx); x.key.Purpose != want {
 		return refuse(WrongPurpose, "key %s is a %s key, this transaction takes a key of purpose %s", x.key.ID, x.key.Purpose, want)
 	}
 	if known {

@@ -55,7 +55,90 @@ SOAP register. Exit code 0 if all went as it should, 1 if not.`,
 	c.Flags().StringVar(&f.upstream, "upstream", "", "base `URL` of your own HTTP service, offered as DEMO/GOV/1003/own/service")
 	c.Flags().StringVar(&f.openAPI, "openapi", "", "`file` with its OpenAPI 3 description")
 	c.Flags().StringVar(&f.log, "log", "", "`level` of the nodes' logs on standard error: debug, info, warn or error (default: none)")
+	c.AddCommand(newDemoBirth(a))
 	return c
+}
+
+// birthPorts is how many ports demo birth --port takes: four for each of six bodies and
+// four systems.
+const birthPorts = 28
+
+func newDemoBirth(a *app) *cobra.Command {
+	var f demoFlags
+	c := &cobra.Command{
+		Use:   "birth",
+		Short: "Run the birth of a child through six bodies",
+		Long: `Run six public bodies of a fictitious state in this process, each with its own
+gateway, validator and part of one process: the birth of a child. Their systems
+are of four kinds that know nothing of each other. Nobody drives the whole: each
+body does its own steps and sees on the ledger whose turn it is.
+
+A first birth comes to its end although the residence register is down for a while,
+and is shown as each body sees it. In a second one the benefits office misses its
+deadline: the others say so on the ledger, and what was done is taken back, the last
+first. Then the ledger refuses what no body can do. Deadlines are seconds and minutes
+instead of days; all data is invented.`,
+		Example: "  civibus demo birth\n  civibus demo birth --once --json\n  civibus demo birth --once --dir birth",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return a.demoBirth(c.Context(), f) },
+	}
+	c.Flags().BoolVar(&f.once, "once", false, "end after the script")
+	c.Flags().IntVar(&f.port, "port", 0, "first `port`; the others follow (default: free ones)")
+	c.Flags().StringVar(&f.dir, "dir", "", "new `folder` to keep everything in, with pictures of both instances (default: a temporary one, removed at the end)")
+	c.Flags().StringVar(&f.log, "log", "", "`level` of the nodes' logs on standard error: debug, info, warn or error (default: none)")
+	return c
+}
+
+func (a *app) demoBirth(ctx context.Context, f demoFlags) (err error) {
+	o := demo.Options{Dir: f.dir, FirstPort: f.port, Started: processStart(), Report: a.demoStep()}
+	if f.port < 0 || f.port > 65535-birthPorts+1 {
+		return usageError{fmt.Errorf("--port %d: the rule is 1 to %d, since %d ports from it on are taken", f.port, 65535-birthPorts+1, birthPorts), ""}
+	}
+	if f.log != "" {
+		if o.Logger, err = obs.NewLogger(a.err, f.log, "text"); err != nil {
+			return usageError{err, ""}
+		}
+	}
+	if f.dir == "" {
+		if o.Dir, err = os.MkdirTemp("", "civibus-birth-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
+	} else if err := emptyDir(f.dir); err != nil {
+		return err
+	}
+	debug.SetGCPercent(60)
+	d, err := demo.RunBirth(ctx, o)
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err != nil {
+		if ctx.Err() != nil {
+			return hinted{errors.New("interrupted"), ""}
+		}
+		return err
+	}
+	if err := a.birthSummary(d, f.dir); err != nil {
+		return err
+	}
+	if d.Failed > 0 {
+		return fmt.Errorf("%d of %d steps did not go as they should", d.Failed, d.Steps)
+	}
+	if f.once {
+		return nil
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (a *app) birthSummary(d *demo.Demo, dir string) error {
+	if a.json {
+		_, err := fmt.Fprintf(a.out, "{\"ok\":%v,\"steps\":%d,\"failed\":%d}\n", d.Failed == 0, d.Steps, d.Failed)
+		return err
+	}
+	fmt.Fprintf(a.out, "\n%d steps, %d not as they should\n", d.Steps, d.Failed)
+	if dir != "" {
+		fmt.Fprintf(a.out, "Pictures: %s, %s\n", filepath.Join(dir, "complete.svg"), filepath.Join(dir, "withdrawn.svg"))
+	}
+	return nil
 }
 
 func (a *app) demo(ctx context.Context, f demoFlags) (err error) {
@@ -130,7 +213,9 @@ func (a *app) demoStep() func(demo.Step) {
 	}
 	last := ""
 	titles := map[string]string{
-		demo.KindStart:    "Four bodies of a fictitious state start (all data is invented)",
+		demo.KindStart:    "Bodies of a fictitious state start (all data is invented)",
+		demo.KindProcess:  "The process, as it goes",
+		demo.KindView:     "The instance, as each body sees it",
 		demo.KindExchange: fmt.Sprintf("%-22s %-42s %-24s %6s %9s", "Exchanges: who", "called", "what", "status", "time"),
 		demo.KindReceipt:  "Receipts, verified offline with nothing but the policy file",
 		demo.KindAttack:   "What must not work",
@@ -150,6 +235,8 @@ func (a *app) demoStep() func(demo.Step) {
 			fmt.Fprintf(a.out, "%s%-22s %-36s %-24s %6d %9s\n        %s\n", mark, s.Client, s.Service, s.Request, s.Status, took, s.Detail)
 		case demo.KindReceipt:
 			fmt.Fprintf(a.out, "%s%s (%s)\n        %s\n        %s\n", mark, s.Name, took, s.Detail, s.Receipt)
+		case demo.KindProcess, demo.KindView:
+			fmt.Fprintf(a.out, "%s%-18s %s (%s)\n        %s\n", mark, s.Client, s.Name, took, s.Detail)
 		case demo.KindAttack:
 			fmt.Fprintf(a.out, "%s%s (%s)\n        %s\n", mark, s.Name, took, s.Detail)
 		default:

@@ -232,7 +232,7 @@ func TestProblemsAreNamed(t *testing.T) {
 		"undeclared reference to 'all'":                              {"'age >= 18'", "'[1,2,3].all(x, x < age)'"},
 		"it is public, which only a bool or a code may be":           {"title: Age, type: int", "title: Age, type: int, public: true"},
 		"it says neither how it is undone nor that it is final":      {"onTimeout: cancel, final: true", "onTimeout: cancel"},
-		"deadline PT1S, the rule is PT1M to ten years":               {"deadline: PT2H", "deadline: PT1S"},
+		"deadline P3661D, the rule is PT1S to ten years":             {"deadline: PT2H", "deadline: P3661D"},
 		"are marked cancelled, the rule is one":                      {", cancelled: true", ""},
 		"\"ask\" occurs twice":                                       {"id: look, title", "id: ask, title"},
 		"an instance could end in none of them":                      {"title: Nothing issued}", "title: Nothing issued, needs: {all: [ask]}}"},

@@ -29,7 +29,7 @@ const (
 	MaxRetries  = 10
 	MaxText     = 1 << 10 // bytes of a title or a citation
 
-	MinDeadline = time.Minute
+	MinDeadline = time.Second
 	MaxDeadline = 10 * 366 * 24 * time.Hour
 )
 
