@@ -109,7 +109,7 @@ func (i *Instance) Opened(step string) []string {
 	s := &i.plan.steps[n]
 	out := slices.Clone(s.Uses)
 	if g := i.plan.guards[n]; g != nil {
-		out = append(out, g.facts...)
+		out = append(out, g.Facts()...)
 	}
 	if i.Steps[n].Status == Reverting {
 		out = append(out, s.Yields...)
@@ -128,7 +128,7 @@ func (i *Instance) Concerned(fact string) (roles []string) {
 		if i.plan.left[n] {
 			continue
 		}
-		if g := i.plan.guards[n]; slices.Contains(s.Uses, fact) || g != nil && slices.Contains(g.facts, fact) {
+		if g := i.plan.guards[n]; slices.Contains(s.Uses, fact) || g != nil && slices.Contains(g.Facts(), fact) {
 			concerned[s.From] = true
 		}
 		if slices.Contains(s.Yields, fact) && s.To != "" {
