@@ -20,6 +20,7 @@ type Decision struct {
 	Height  uint64    // registry height of the view
 	Right   string    // id of the right that allows the call
 	Limit   RateLimit // of that right
+	Person  bool      // calls under that right concern persons
 	Code    FaultCode // why not
 	Message string    // for the caller
 

@@ -1,6 +1,9 @@
 package civibus
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // ServiceType is X-Road's service type.
 type ServiceType int
@@ -78,6 +81,46 @@ type AccessRight struct {
 	Supersedes string
 	Status     Status
 	Periods    []Period
+
+	// What a person whom a call concerns is told of it, and when.
+	Disclosure    Disclosure
+	DisclosedFrom time.Time // of ShownLater
+	Sentence      string
+	GrantedBy     KeyID // where a second person must approve: the key that did not
+}
+
+// Disclosure says when a person is shown that a call under a right concerned her.
+type Disclosure uint8
+
+// The classes of disclosure.
+const (
+	NoPerson   Disclosure = iota // calls do not concern persons
+	Shown                        // at once
+	ShownLater                   // from a date on
+	NeverShown                   // counted in public
+)
+
+// String returns the class as configuration and interfaces write it.
+func (d Disclosure) String() string {
+	switch d {
+	case Shown:
+		return "shown"
+	case ShownLater:
+		return "later"
+	case NeverShown:
+		return "never"
+	}
+	return ""
+}
+
+// ParseDisclosure reads what String writes.
+func ParseDisclosure(s string) (Disclosure, error) {
+	for _, d := range [...]Disclosure{NoPerson, Shown, ShownLater, NeverShown} {
+		if d.String() == s {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("disclosure %.40q, the rule is shown, later or never", s)
 }
 
 // Group is a named set of clients: global, or local to a provider's subsystem.

@@ -84,6 +84,11 @@ type Right struct {
 	Supersedes string     `json:"supersedes,omitempty"`
 	Status     string     `json:"status"`
 	Periods    []Period   `json:"periods"`
+
+	Disclosure    string     `json:"disclosure,omitempty"` // shown, later or never; empty: no person is concerned
+	DisclosedFrom *time.Time `json:"disclosed_from,omitempty"`
+	Sentence      string     `json:"sentence,omitempty"`
+	GrantedBy     string     `json:"granted_by,omitempty"`
 }
 
 // Key is a public key with its purpose and history.
@@ -287,6 +292,14 @@ func rightOf(r civibus.AccessRight) Right {
 	}
 	if r.Group == "" {
 		out.Client = r.Client.String()
+	}
+	out.Disclosure, out.Sentence = r.Disclosure.String(), r.Sentence
+	if !r.DisclosedFrom.IsZero() {
+		t := r.DisclosedFrom.UTC()
+		out.DisclosedFrom = &t
+	}
+	if !r.GrantedBy.IsZero() {
+		out.GrantedBy = r.GrantedBy.String()
 	}
 	if !r.ValidFrom.IsZero() {
 		t := r.ValidFrom.UTC()

@@ -105,7 +105,7 @@ func Decide(v View, q civibus.Question, now time.Time) civibus.Decision {
 		return refuse(d, civibus.FaultServiceDisabled, "Service "+q.Service.XRoad()+" is disabled: "+s.Notice)
 	}
 
-	d.Right, d.Limit = right.ID, right.Limit
+	d.Right, d.Limit, d.Person = right.ID, right.Limit, right.Disclosure != civibus.NoPerson
 	d.Purpose, d.LegalBasis = right.Purpose, right.LegalBasis
 	return d
 }

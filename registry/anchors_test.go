@@ -21,7 +21,7 @@ type evidence struct {
 
 func (e *evidence) Get(key []byte) ([]byte, error) { return e.store[string(key)], nil }
 
-func newEvidence(t *testing.T) *evidence {
+func newEvidence(t testing.TB) *evidence {
 	t.Helper()
 	e := &evidence{store: map[string][]byte{}}
 	e.log = must(eventlog.Open(e, "", 0))

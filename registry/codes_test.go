@@ -79,6 +79,7 @@ func TestRefusals(t *testing.T) {
 	processRefusals(run, body, after, do)
 	ruleRefusals(body, after, do)
 	topicRefusals(body, after, do)
+	usageRefusals(body, after, do)
 	// Anchors have a test of their own; here for the catalogue.
 	for _, c := range []registry.Code{registry.BadCheckpoint, registry.StaleCheckpoint, registry.RollbackCheckpoint, registry.ForkedCheckpoint, registry.InconsistentCheckpoint} {
 		covered[c] = true

@@ -136,6 +136,8 @@ func decodeRecord(key string, value []byte) (record, error) {
 		return decodeRule(value)
 	case topicPrefix:
 		return decodeTopic(value)
+	case usagePrefix:
+		return decodeUsage(value)
 	case paramsKey + "/":
 		return decodeParams(value)
 	}
@@ -236,6 +238,10 @@ func decodeRight(value []byte) (record, error) {
 		ValidFrom: timeOf(t.GetValidFrom()), ValidUntil: timeOf(t.GetValidUntil()), Supersedes: t.GetSupersedes(),
 		Limit:  civibus.RateLimit{Requests: t.GetRateLimit().GetRequests(), Per: time.Duration(t.GetRateLimit().GetPerSeconds()) * time.Second},
 		Status: civibus.Status(m.Status), Periods: periodsOf(m.Periods),
+		Disclosure: civibus.Disclosure(t.GetDisclosure()), DisclosedFrom: timeOf(t.GetDisclosedFrom()), Sentence: t.GetSentence(),
+	}
+	if len(m.GrantedBy) == len(out.GrantedBy) {
+		out.GrantedBy = civibus.KeyID(m.GrantedBy)
 	}
 	var err error
 	if out.Service, err = civibus.ParseServiceID(t.GetService()); err != nil {

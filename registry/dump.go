@@ -117,6 +117,7 @@ func (v *View) eachRecord(fn func(key string, value []byte)) {
 	})
 	scan(s.enacted, func(_ string, p *EnactedRule) { emit(ruleRecord{p}) })
 	scan(s.topics, func(_ string, p *Topic) { emit(topicRecord{p}) })
+	scan(s.usage, func(_ string, p *UsagePeriod) { emit(usageRecord{p}) })
 	scan(s.delegations, func(_ string, p *Delegation) { emit(delegationRecord{p}) })
 	scan(s.hostings, func(_ string, p *Hosting) { emit(hostingRecord{p}) })
 	scan(s.misbehaviour, func(_ string, p *Misconduct) { emit(misconductRecord{p}) })

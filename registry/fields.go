@@ -32,6 +32,8 @@ const (
 	maxHeightAhead    = 1 << 32 // from the current height to an activation or revocation
 	maxUnixSeconds    = 253402300799
 	maxPerSeconds     = 86400
+	maxSentence       = 400              // bytes of what a person is told of a call
+	maxWithheld       = 10 * 366 * 86400 // seconds for which a usage record is not shown at most
 )
 
 // invisible reports whether a character cannot be seen or changes how others

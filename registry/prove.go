@@ -193,6 +193,8 @@ func (s *state) record(key string) record {
 		return recordAt(s.enacted, id, func(p *EnactedRule) record { return ruleRecord{p} })
 	case topicPrefix:
 		return recordAt(s.topics, id, func(p *Topic) record { return topicRecord{p} })
+	case usagePrefix:
+		return recordAt(s.usage, id, func(p *UsagePeriod) record { return usageRecord{p} })
 	case paramsKey + "/":
 		if key == paramsKey {
 			return paramsRecord{s.params}

@@ -107,6 +107,9 @@ func (x *txn) newUnits(r record) (owner civibus.MemberID, n uint64) {
 	case topicRecord:
 		_, old = x.topics.Get(r.ID.String())
 		owner = r.ID.Service.MemberID
+	case usageRecord:
+		_, old = x.usage.Get(r.Origin)
+		owner = r.Member
 	case instanceRecord:
 		return r.Starter, r.charge
 	case proposalRecord:
@@ -188,6 +191,7 @@ func (s *state) recount() {
 	scan(s.roles, func(_ string, r *ProcessRole) { s.charge(r.Subsystem.MemberID, 1) })
 	scan(s.enacted, func(_ string, r *EnactedRule) { s.charge(r.ID.Owner, r.units()) })
 	scan(s.topics, func(_ string, t *Topic) { s.charge(t.ID.Service.MemberID, 1) })
+	scan(s.usage, func(_ string, u *UsagePeriod) { s.charge(u.Member, 1) })
 	scan(s.proposals, func(_ string, p *Proposal) { s.charge(p.Proposer, p.units()) })
 	scan(s.ballots, func(_ string, v *Vote) { s.charge(v.Member, 1) })
 	scan(s.sequences, func(key string, q sequence) {

@@ -71,6 +71,7 @@ const (
 	instancePrefix    = "instance/"
 	rulePrefix        = "rule/"
 	topicPrefix       = "topic/"
+	usagePrefix       = "usage/"
 	paramsKey         = "params"
 )
 
@@ -161,8 +162,12 @@ func (r rightRecord) encode() []byte {
 	if r.Limit.Requests != 0 {
 		terms = terms.message(9, writer{}.num(1, uint64(r.Limit.Requests)).num(2, uint64(r.Limit.Per/time.Second)))
 	}
-	terms = terms.str(10, r.Supersedes)
-	return make(writer, 0, len(r.ID)+len(terms)+64).str(1, r.ID).message(2, terms).num(3, uint64(r.Status)).periods(4, r.Periods)
+	terms = terms.str(10, r.Supersedes).num(11, uint64(r.Disclosure)).num(12, unixSeconds(r.DisclosedFrom)).str(13, r.Sentence)
+	w := make(writer, 0, len(r.ID)+len(terms)+64).str(1, r.ID).message(2, terms).num(3, uint64(r.Status)).periods(4, r.Periods)
+	if r.GrantedBy.IsZero() {
+		return w
+	}
+	return w.bytes(5, r.GrantedBy[:])
 }
 
 func (r groupRecord) encode() []byte { return writer{}.str(1, r.ID).str(2, r.Title) }

@@ -53,6 +53,9 @@ func drawBody(t *rapid.T, v *registry.View) (*testSigner, any) {
 	if rapid.IntRange(0, 5).Draw(t, "of a topic") == 0 {
 		return drawTopicBody(t)
 	}
+	if rapid.IntRange(0, 5).Draw(t, "of usage") == 0 {
+		return drawUsageBody(t, v)
+	}
 	switch rapid.IntRange(0, 14).Draw(t, "kind") {
 	case 0:
 		return admin, setMember(memberID.Draw(t, "id"), name.Draw(t, "name"), rapid.SampledFrom([]string{"", idA, idB, "TEST/GOV/D"}).Draw(t, "parent"))

@@ -32,6 +32,9 @@ func (x *txn) grantRight(m *registrypb.GrantRight) ([]record, *refusal) {
 	// 3. The right, and the end of the one it supersedes.
 	next.ID = hex.EncodeToString(x.hash[:16])
 	next.Status, next.Periods = civibus.Active, begin(nil, x.height)
+	if next.Disclosure > civibus.Shown { // until a second person approves
+		next.Status, next.Periods, next.GrantedBy = civibus.Suspended, nil, x.key.ID
+	}
 	if old, ok := x.rights.Get(next.ID); ok {
 		return nil, refuse(AlreadyExists, "right %s is already registered", old.ID)
 	}
@@ -56,7 +59,7 @@ func (x *txn) grantRight(m *registrypb.GrantRight) ([]record, *refusal) {
 // they would find the same now.
 func (x *txn) knownGrant() (*civibus.AccessRight, bool) {
 	f := x.facts.grant
-	if f == nil || f.directory != x.directory || !f.right.ValidUntil.IsZero() && !f.right.ValidUntil.After(x.now) {
+	if f == nil || f.directory != x.directory || !f.right.ValidUntil.IsZero() && !f.right.ValidUntil.After(x.now) || f.right.Disclosure == civibus.ShownLater {
 		return nil, false
 	}
 	right := *f.right
@@ -116,7 +119,48 @@ func (x *txn) terms(m *registrypb.GrantRight) (*civibus.AccessRight, *refusal) {
 		}
 		out.Limit = civibus.RateLimit{Requests: l.Requests, Per: time.Duration(l.PerSeconds) * time.Second}
 	}
-	return out, x.validity(m, out)
+	if r := x.validity(m, out); r != nil {
+		return nil, r
+	}
+	return out, x.disclosure(m, out)
+}
+
+// disclosure checks what a person is told of calls under the right, and when.
+func (x *txn) disclosure(m *registrypb.GrantRight, out *civibus.AccessRight) *refusal {
+	if m.Disclosure > registrypb.Disclosure_DISCLOSURE_NEVER {
+		return refuse(InvalidField, "disclosure: %d, the rule is shown, later or never, or absent where calls do not concern persons", m.Disclosure)
+	}
+	out.Disclosure = civibus.Disclosure(m.Disclosure)
+	min, max := 1, maxSentence
+	if out.Disclosure == civibus.NoPerson {
+		min, max = 0, 0
+	}
+	if r := checkText("sentence", m.Sentence, min, max); r != nil {
+		return r
+	}
+	out.Sentence = m.Sentence
+	if out.Disclosure != civibus.ShownLater {
+		if m.DisclosedFrom != 0 {
+			return refuse(InvalidField, "disclosed_from: %d, the rule is none unless the disclosure is later", m.DisclosedFrom)
+		}
+		return nil
+	}
+	// It ends by itself, and so that those whom it concerns may live to see it.
+	now := x.now.Unix()
+	if m.DisclosedFrom <= now || m.DisclosedFrom > now+maxWithheld {
+		return refuse(InvalidField, "disclosed_from: %d, the rule is Unix seconds after now (%d) and at most %d later", m.DisclosedFrom, now, maxWithheld)
+	}
+	out.DisclosedFrom = timeOf(m.DisclosedFrom)
+	return nil
+}
+
+// mustApprove checks that a right that keeps something from persons comes into force by
+// another key than the one that granted it.
+func (x *txn) mustApprove(right *civibus.AccessRight) *refusal {
+	if right.GrantedBy == (civibus.KeyID{}) || len(right.Periods) > 0 || right.GrantedBy != x.key.ID {
+		return nil
+	}
+	return refuse(NotAuthorised, "right %s has the disclosure %s and was granted with this key, the rule is that a second person approves with another admin key", right.ID, right.Disclosure)
 }
 
 // validity checks when the right begins and expires. Whether it is in time at a
@@ -148,6 +192,11 @@ func (x *txn) setRightStatus(m *registrypb.SetRightStatus) ([]record, *refusal) 
 	}
 	next := *old
 	next.Status = civibus.Status(m.Status)
+	if next.Status == civibus.Active {
+		if r := x.mustApprove(old); r != nil {
+			return nil, r
+		}
+	}
 	var r *refusal
 	if next.Periods, r = x.changeStatus("right "+m.Id, old.Status, next.Status, old.Periods); r != nil {
 		return nil, r

@@ -45,6 +45,7 @@ type state struct {
 	ended        []*ProcessInstance             // in the last block
 	enacted      *table[*EnactedRule]           // I/C/M/NUMBER/VERSION
 	topics       *table[*Topic]                 // I/C/M/S/SERVICE/TOPIC
+	usage        *table[*UsagePeriod]           // origin of an evidence log
 
 	// Indices, derived from the above.
 	open        *table[struct{}]                          // ids of open proposals
@@ -111,6 +112,7 @@ func newState() *state {
 		enacted:      new(table[*EnactedRule]),
 		rulesOf:      new(hashed[string, []*EnactedRule]),
 		topics:       new(table[*Topic]),
+		usage:        new(table[*UsagePeriod]),
 		open:         new(table[struct{}]),
 		openOf:       new(table[struct{}]),
 		deadlines:    new(table[uint64]),
@@ -154,6 +156,7 @@ func (s *state) copy() *state {
 		enacted:      s.enacted.Copy(),
 		rulesOf:      s.rulesOf.Copy(),
 		topics:       s.topics.Copy(),
+		usage:        s.usage.Copy(),
 		open:         s.open.Copy(),
 		openOf:       s.openOf.Copy(),
 		deadlines:    s.deadlines.Copy(),

@@ -45,7 +45,7 @@ func (x *txn) member(id civibus.MemberID) *civibus.Member {
 // PurposeOf returns which keys sign a kind of transaction.
 func PurposeOf(tx *registrypb.Tx) civibus.Purpose {
 	switch tx.Body.(type) {
-	case *registrypb.Tx_AnchorLog, *registrypb.Tx_Notarise, *registrypb.Tx_StartInstance, *registrypb.Tx_PostStep:
+	case *registrypb.Tx_AnchorLog, *registrypb.Tx_Notarise, *registrypb.Tx_StartInstance, *registrypb.Tx_PostStep, *registrypb.Tx_AnchorUsage:
 		return civibus.LogKey
 	}
 	return civibus.AdminKey
@@ -93,6 +93,9 @@ func (x *txn) admit(p *prepared) *refusal {
 	// A suspended body's evidence is still witnessed: suspension must not be a
 	// way to hide.
 	_, anchor := tx.Body.(*registrypb.Tx_AnchorLog)
+	if !anchor {
+		_, anchor = tx.Body.(*registrypb.Tx_AnchorUsage)
+	}
 	if x.author.Status == civibus.Ended || x.author.Status != civibus.Active && !anchor {
 		return refuse(MemberNotActive, "member %s is %s", x.author.ID, x.author.Status)
 	}
@@ -160,6 +163,9 @@ func (x *txn) known(tx *registrypb.Tx) *refusal {
 	if fd.Number() >= firstOf[x.params.Protocol+1] {
 		return refuse(BadEncoding, "%s is not known in protocol %d", fd.Name(), x.params.Protocol)
 	}
+	if g := tx.GetGrantRight(); g != nil && (g.Disclosure != 0 || g.DisclosedFrom != 0 || g.Sentence != "") {
+		return refuse(BadEncoding, "grant_right: fields 11 to 13 are not known in protocol %d", x.params.Protocol)
+	}
 	return nil
 }
 
@@ -214,6 +220,8 @@ func (x *txn) handleCoordination(tx *registrypb.Tx) ([]record, *refusal) {
 		return x.setRuleStatus(b.SetRuleStatus)
 	case *registrypb.Tx_SetTopic:
 		return x.setTopic(b.SetTopic)
+	case *registrypb.Tx_AnchorUsage:
+		return x.anchorUsage(b.AnchorUsage)
 	}
 	return nil, refuse(BadEncoding, "the transaction's body is of an unknown kind")
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/registry/registrypb"
 )
@@ -45,11 +46,13 @@ func newRegisterRight(a *app) *cobra.Command {
 			}
 			a.pairs("right", r.ID, "service", r.Service, "client", r.Client, "group", r.Group, "endpoints", endpointText(r.Endpoints),
 				"purpose", r.Purpose, "legal basis", r.LegalBasis, "valid from", timeText(r.ValidFrom), "valid until", timeText(r.ValidUntil),
-				"limit", limitText(r.RateLimit), "supersedes", r.Supersedes, "status", r.Status, "in force", periodText(r.Periods))
+				"limit", limitText(r.RateLimit), "supersedes", r.Supersedes, "disclosure", r.Disclosure, "disclosed from", timeText(r.DisclosedFrom), "sentence", r.Sentence, "granted by", r.GrantedBy,
+				"status", r.Status, "in force", periodText(r.Periods))
 			return nil
 		},
 	}
 	c.AddCommand(list, show, a.grantRight(), a.changeRight(),
+		a.rightStatus("approve", "Approve, as a second person, a right that keeps something from persons", registrypb.Status_STATUS_ACTIVE),
 		a.rightStatus("suspend", "Suspend a right", registrypb.Status_STATUS_SUSPENDED),
 		a.rightStatus("resume", "End a right's suspension", registrypb.Status_STATUS_ACTIVE),
 		a.rightStatus("revoke", "End a right for good", registrypb.Status_STATUS_ENDED))
@@ -65,6 +68,7 @@ func (a *app) rightStatus(use, short string, s registrypb.Status) *cobra.Command
 // rightFlags are the terms of a right.
 type rightFlags struct {
 	service, client, group, purpose, legalBasis, from, until, limit string
+	disclosure, disclosedFrom, sentence                             string
 	endpoints                                                       []string
 }
 
@@ -78,6 +82,9 @@ func (f *rightFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.from, "from", "", "not valid before this `time` (RFC 3339)")
 	c.Flags().StringVar(&f.until, "until", "", "not valid from this `time` on (RFC 3339)")
 	c.Flags().StringVar(&f.limit, "limit", "", "`N/duration`: at most so many calls, e.g. 100/1m")
+	c.Flags().StringVar(&f.disclosure, "disclosure", "", "calls concern persons, who are shown them: `shown`, later or never (a second person approves the last two)")
+	c.Flags().StringVar(&f.disclosedFrom, "disclosed-from", "", "with later: shown from this `time` on (RFC 3339)")
+	c.Flags().StringVar(&f.sentence, "sentence", "", "what a person is told of a call: a `sentence` in plain words")
 }
 
 func (a *app) grantRight() *cobra.Command {
@@ -144,6 +151,12 @@ func termsOf(r admin.Right) *registrypb.GrantRight {
 	if r.ValidUntil != nil {
 		t.ValidUntil = r.ValidUntil.Unix()
 	}
+	if d, err := civibus.ParseDisclosure(r.Disclosure); err == nil {
+		t.Disclosure, t.Sentence = registrypb.Disclosure(d), r.Sentence
+	}
+	if r.DisclosedFrom != nil {
+		t.DisclosedFrom = r.DisclosedFrom.Unix()
+	}
 	if r.RateLimit != nil {
 		t.RateLimit = &registrypb.RateLimit{Requests: r.RateLimit.Requests, PerSeconds: r.RateLimit.PerSeconds}
 	}
@@ -185,6 +198,26 @@ func (f *rightFlags) apply(c *cobra.Command, t *registrypb.GrantRight) (err erro
 	}
 	if given("limit") {
 		if t.RateLimit, err = rateLimit(f.limit); err != nil {
+			return err
+		}
+	}
+	return f.applyDisclosure(c, t)
+}
+
+// applyDisclosure lays the flags about persons over terms.
+func (f *rightFlags) applyDisclosure(c *cobra.Command, t *registrypb.GrantRight) (err error) {
+	if c.Flags().Changed("disclosure") {
+		d, err := civibus.ParseDisclosure(f.disclosure)
+		if err != nil {
+			return usageError{fmt.Errorf("--disclosure: %w", err), "e.g. --disclosure shown --sentence 'The town looked up your address.'"}
+		}
+		t.Disclosure = registrypb.Disclosure(d)
+	}
+	if c.Flags().Changed("sentence") {
+		t.Sentence = f.sentence
+	}
+	if c.Flags().Changed("disclosed-from") {
+		if t.DisclosedFrom, err = unixTime("disclosed-from", f.disclosedFrom); err != nil {
 			return err
 		}
 	}

@@ -395,6 +395,7 @@ type Record struct {
 	StartedUnixNano  int64                  `protobuf:"varint,16,opt,name=started_unix_nano,json=startedUnixNano,proto3" json:"started_unix_nano,omitempty"`
 	FinishedUnixNano int64                  `protobuf:"varint,17,opt,name=finished_unix_nano,json=finishedUnixNano,proto3" json:"finished_unix_nano,omitempty"`
 	PeerKeyId        []byte                 `protobuf:"bytes,18,opt,name=peer_key_id,json=peerKeyId,proto3" json:"peer_key_id,omitempty"` // transport key of the other body
+	Usage            []byte                 `protobuf:"bytes,19,opt,name=usage,proto3" json:"usage,omitempty"`                            // commitment to the usage record that the provider keeps (spec/usage.md); 32 bytes or none
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -551,6 +552,13 @@ func (x *Record) GetFinishedUnixNano() int64 {
 func (x *Record) GetPeerKeyId() []byte {
 	if x != nil {
 		return x.PeerKeyId
+	}
+	return nil
+}
+
+func (x *Record) GetUsage() []byte {
+	if x != nil {
+		return x.Usage
 	}
 	return nil
 }
@@ -884,7 +892,7 @@ const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\x04Body\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x18\n" +
-	"\aarchive\x18\x03 \x01(\tR\aarchive\"\xd1\x05\n" +
+	"\aarchive\x18\x03 \x01(\tR\aarchive\"\xe7\x05\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12-\n" +
 	"\x04side\x18\x02 \x01(\x0e2\x19.civibus.evidence.v1.SideR\x04side\x12\x1f\n" +
@@ -906,7 +914,8 @@ const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\rresponse_body\x18\x0f \x01(\v2\x19.civibus.evidence.v1.BodyR\fresponseBody\x12*\n" +
 	"\x11started_unix_nano\x18\x10 \x01(\x03R\x0fstartedUnixNano\x12,\n" +
 	"\x12finished_unix_nano\x18\x11 \x01(\x03R\x10finishedUnixNano\x12\x1e\n" +
-	"\vpeer_key_id\x18\x12 \x01(\fR\tpeerKeyId\"\x8c\x01\n" +
+	"\vpeer_key_id\x18\x12 \x01(\fR\tpeerKeyId\x12\x14\n" +
+	"\x05usage\x18\x13 \x01(\fR\x05usage\"\x8c\x01\n" +
 	"\fHalfReceipts\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\fR\n" +

@@ -139,6 +139,8 @@ func (e *entry) validRecord() (err error) {
 		return fmt.Errorf("a second signature's key id or a chain's digest has not 32 bytes")
 	case !validDigest(r.RequestBody) || !validDigest(r.ResponseBody):
 		return fmt.Errorf("a body's digest has not 32 bytes")
+	case len(r.Usage) != 0 && len(r.Usage) != 32:
+		return fmt.Errorf("the usage record's commitment has not 32 bytes")
 	case hasResponse && (r.Status < 100 || r.Status > 599), !hasResponse && r.Status != 0:
 		return fmt.Errorf("status %d does not go with the response", r.Status)
 	case e.answered() && (!hasRequest || !hasResponse || r.Fault != ""):

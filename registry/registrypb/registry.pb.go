@@ -300,6 +300,59 @@ func (ServiceType) EnumDescriptor() ([]byte, []int) {
 	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{4}
 }
 
+// Disclosure says when a person is shown that a call under a right concerned her.
+type Disclosure int32
+
+const (
+	Disclosure_DISCLOSURE_UNSPECIFIED Disclosure = 0
+	Disclosure_DISCLOSURE_SHOWN       Disclosure = 1
+	Disclosure_DISCLOSURE_LATER       Disclosure = 2 // from a date on; a second person approves
+	Disclosure_DISCLOSURE_NEVER       Disclosure = 3 // counted in public; a second person approves
+)
+
+// Enum value maps for Disclosure.
+var (
+	Disclosure_name = map[int32]string{
+		0: "DISCLOSURE_UNSPECIFIED",
+		1: "DISCLOSURE_SHOWN",
+		2: "DISCLOSURE_LATER",
+		3: "DISCLOSURE_NEVER",
+	}
+	Disclosure_value = map[string]int32{
+		"DISCLOSURE_UNSPECIFIED": 0,
+		"DISCLOSURE_SHOWN":       1,
+		"DISCLOSURE_LATER":       2,
+		"DISCLOSURE_NEVER":       3,
+	}
+)
+
+func (x Disclosure) Enum() *Disclosure {
+	p := new(Disclosure)
+	*p = x
+	return p
+}
+
+func (x Disclosure) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Disclosure) Descriptor() protoreflect.EnumDescriptor {
+	return file_registry_registrypb_registry_proto_enumTypes[5].Descriptor()
+}
+
+func (Disclosure) Type() protoreflect.EnumType {
+	return &file_registry_registrypb_registry_proto_enumTypes[5]
+}
+
+func (x Disclosure) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Disclosure.Descriptor instead.
+func (Disclosure) EnumDescriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{5}
+}
+
 // SecondSeals says whether every seal needs a second, ML-DSA signature.
 type SecondSeals int32
 
@@ -334,11 +387,11 @@ func (x SecondSeals) String() string {
 }
 
 func (SecondSeals) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[5].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[6].Descriptor()
 }
 
 func (SecondSeals) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[5]
+	return &file_registry_registrypb_registry_proto_enumTypes[6]
 }
 
 func (x SecondSeals) Number() protoreflect.EnumNumber {
@@ -347,7 +400,7 @@ func (x SecondSeals) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SecondSeals.Descriptor instead.
 func (SecondSeals) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{5}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{6}
 }
 
 type NodeRole int32
@@ -383,11 +436,11 @@ func (x NodeRole) String() string {
 }
 
 func (NodeRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[6].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[7].Descriptor()
 }
 
 func (NodeRole) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[6]
+	return &file_registry_registrypb_registry_proto_enumTypes[7]
 }
 
 func (x NodeRole) Number() protoreflect.EnumNumber {
@@ -396,7 +449,7 @@ func (x NodeRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeRole.Descriptor instead.
 func (NodeRole) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{6}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{7}
 }
 
 type StepKind int32
@@ -444,11 +497,11 @@ func (x StepKind) String() string {
 }
 
 func (StepKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[7].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[8].Descriptor()
 }
 
 func (StepKind) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[7]
+	return &file_registry_registrypb_registry_proto_enumTypes[8]
 }
 
 func (x StepKind) Number() protoreflect.EnumNumber {
@@ -457,7 +510,7 @@ func (x StepKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use StepKind.Descriptor instead.
 func (StepKind) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{7}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{8}
 }
 
 type ProposalStatus int32
@@ -505,11 +558,11 @@ func (x ProposalStatus) String() string {
 }
 
 func (ProposalStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[8].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[9].Descriptor()
 }
 
 func (ProposalStatus) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[8]
+	return &file_registry_registrypb_registry_proto_enumTypes[9]
 }
 
 func (x ProposalStatus) Number() protoreflect.EnumNumber {
@@ -518,7 +571,7 @@ func (x ProposalStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProposalStatus.Descriptor instead.
 func (ProposalStatus) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{8}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{9}
 }
 
 type UpgradeStatus int32
@@ -557,11 +610,11 @@ func (x UpgradeStatus) String() string {
 }
 
 func (UpgradeStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_registry_registrypb_registry_proto_enumTypes[9].Descriptor()
+	return file_registry_registrypb_registry_proto_enumTypes[10].Descriptor()
 }
 
 func (UpgradeStatus) Type() protoreflect.EnumType {
-	return &file_registry_registrypb_registry_proto_enumTypes[9]
+	return &file_registry_registrypb_registry_proto_enumTypes[10]
 }
 
 func (x UpgradeStatus) Number() protoreflect.EnumNumber {
@@ -570,7 +623,7 @@ func (x UpgradeStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpgradeStatus.Descriptor instead.
 func (UpgradeStatus) EnumDescriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{9}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{10}
 }
 
 // Envelope is what is submitted to the ledger: the exact bytes of a Tx and one
@@ -671,6 +724,7 @@ type Tx struct {
 	//	*Tx_SetRule
 	//	*Tx_SetRuleStatus
 	//	*Tx_SetTopic
+	//	*Tx_AnchorUsage
 	Body          isTx_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1056,6 +1110,15 @@ func (x *Tx) GetSetTopic() *SetTopic {
 	return nil
 }
 
+func (x *Tx) GetAnchorUsage() *AnchorUsage {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_AnchorUsage); ok {
+			return x.AnchorUsage
+		}
+	}
+	return nil
+}
+
 type isTx_Body interface {
 	isTx_Body()
 }
@@ -1202,6 +1265,10 @@ type Tx_SetTopic struct {
 	SetTopic *SetTopic `protobuf:"bytes,64,opt,name=set_topic,json=setTopic,proto3,oneof"`
 }
 
+type Tx_AnchorUsage struct {
+	AnchorUsage *AnchorUsage `protobuf:"bytes,68,opt,name=anchor_usage,json=anchorUsage,proto3,oneof"`
+}
+
 func (*Tx_SetMember) isTx_Body() {}
 
 func (*Tx_SetMemberStatus) isTx_Body() {}
@@ -1271,6 +1338,8 @@ func (*Tx_SetRule) isTx_Body() {}
 func (*Tx_SetRuleStatus) isTx_Body() {}
 
 func (*Tx_SetTopic) isTx_Body() {}
+
+func (*Tx_AnchorUsage) isTx_Body() {}
 
 // SetMember creates a member or changes its name, parent or gateways.
 type SetMember struct {
@@ -1945,13 +2014,17 @@ type GrantRight struct {
 	//
 	//	*GrantRight_Client
 	//	*GrantRight_Group
-	Subject       isGrantRight_Subject `protobuf_oneof:"subject"`
-	Purpose       string               `protobuf:"bytes,5,opt,name=purpose,proto3" json:"purpose,omitempty"`                          // a code, 1 to 64 characters of A-Z a-z 0-9 . _ -
-	LegalBasis    string               `protobuf:"bytes,6,opt,name=legal_basis,json=legalBasis,proto3" json:"legal_basis,omitempty"`  // a citation, e.g. an ELI URI
-	ValidFrom     int64                `protobuf:"varint,7,opt,name=valid_from,json=validFrom,proto3" json:"valid_from,omitempty"`    // Unix seconds; 0: at once
-	ValidUntil    int64                `protobuf:"varint,8,opt,name=valid_until,json=validUntil,proto3" json:"valid_until,omitempty"` // Unix seconds, exclusive; 0: until ended
-	RateLimit     *RateLimit           `protobuf:"bytes,9,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`     // absent: none
-	Supersedes    string               `protobuf:"bytes,10,opt,name=supersedes,proto3" json:"supersedes,omitempty"`                   // a right that this one ends in the same block
+	Subject    isGrantRight_Subject `protobuf_oneof:"subject"`
+	Purpose    string               `protobuf:"bytes,5,opt,name=purpose,proto3" json:"purpose,omitempty"`                          // a code, 1 to 64 characters of A-Z a-z 0-9 . _ -
+	LegalBasis string               `protobuf:"bytes,6,opt,name=legal_basis,json=legalBasis,proto3" json:"legal_basis,omitempty"`  // a citation, e.g. an ELI URI
+	ValidFrom  int64                `protobuf:"varint,7,opt,name=valid_from,json=validFrom,proto3" json:"valid_from,omitempty"`    // Unix seconds; 0: at once
+	ValidUntil int64                `protobuf:"varint,8,opt,name=valid_until,json=validUntil,proto3" json:"valid_until,omitempty"` // Unix seconds, exclusive; 0: until ended
+	RateLimit  *RateLimit           `protobuf:"bytes,9,opt,name=rate_limit,json=rateLimit,proto3" json:"rate_limit,omitempty"`     // absent: none
+	Supersedes string               `protobuf:"bytes,10,opt,name=supersedes,proto3" json:"supersedes,omitempty"`                   // a right that this one ends in the same block
+	// From here on: protocol 2 (spec/usage.md).
+	Disclosure    Disclosure `protobuf:"varint,11,opt,name=disclosure,proto3,enum=civibus.registry.v1.Disclosure" json:"disclosure,omitempty"` // absent: calls under it do not concern persons
+	DisclosedFrom int64      `protobuf:"varint,12,opt,name=disclosed_from,json=disclosedFrom,proto3" json:"disclosed_from,omitempty"`          // Unix seconds; of DISCLOSURE_LATER alone
+	Sentence      string     `protobuf:"bytes,13,opt,name=sentence,proto3" json:"sentence,omitempty"`                                          // what a person is told about a call, in plain words
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2063,6 +2136,27 @@ func (x *GrantRight) GetRateLimit() *RateLimit {
 func (x *GrantRight) GetSupersedes() string {
 	if x != nil {
 		return x.Supersedes
+	}
+	return ""
+}
+
+func (x *GrantRight) GetDisclosure() Disclosure {
+	if x != nil {
+		return x.Disclosure
+	}
+	return Disclosure_DISCLOSURE_UNSPECIFIED
+}
+
+func (x *GrantRight) GetDisclosedFrom() int64 {
+	if x != nil {
+		return x.DisclosedFrom
+	}
+	return 0
+}
+
+func (x *GrantRight) GetSentence() string {
+	if x != nil {
+		return x.Sentence
 	}
 	return ""
 }
@@ -4891,6 +4985,116 @@ func (x *SetTopic) GetNotice() string {
 	return ""
 }
 
+// AnchorUsage commits the sender to the usage records of a stretch of its evidence
+// log: how many there are of each class, and the root over their commitments.
+type AnchorUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           uint32                 `protobuf:"varint,1,opt,name=log,proto3" json:"log,omitempty"`                              // number of the evidence log
+	Period        uint64                 `protobuf:"varint,2,opt,name=period,proto3" json:"period,omitempty"`                        // 1, 2, 3 ... of that log
+	FirstLeaf     uint64                 `protobuf:"varint,3,opt,name=first_leaf,json=firstLeaf,proto3" json:"first_leaf,omitempty"` // where the period before ended
+	EndLeaf       uint64                 `protobuf:"varint,4,opt,name=end_leaf,json=endLeaf,proto3" json:"end_leaf,omitempty"`       // excluded; anchored already
+	Until         int64                  `protobuf:"varint,5,opt,name=until,proto3" json:"until,omitempty"`                          // Unix seconds
+	Shown         uint64                 `protobuf:"varint,6,opt,name=shown,proto3" json:"shown,omitempty"`
+	Later         uint64                 `protobuf:"varint,7,opt,name=later,proto3" json:"later,omitempty"`
+	Never         uint64                 `protobuf:"varint,8,opt,name=never,proto3" json:"never,omitempty"`
+	Root          []byte                 `protobuf:"bytes,9,opt,name=root,proto3" json:"root,omitempty"` // RFC 6962, over the commitments in the order of the leaves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AnchorUsage) Reset() {
+	*x = AnchorUsage{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AnchorUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AnchorUsage) ProtoMessage() {}
+
+func (x *AnchorUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AnchorUsage.ProtoReflect.Descriptor instead.
+func (*AnchorUsage) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *AnchorUsage) GetLog() uint32 {
+	if x != nil {
+		return x.Log
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetPeriod() uint64 {
+	if x != nil {
+		return x.Period
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetFirstLeaf() uint64 {
+	if x != nil {
+		return x.FirstLeaf
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetEndLeaf() uint64 {
+	if x != nil {
+		return x.EndLeaf
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetShown() uint64 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetLater() uint64 {
+	if x != nil {
+		return x.Later
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetNever() uint64 {
+	if x != nil {
+		return x.Never
+	}
+	return 0
+}
+
+func (x *AnchorUsage) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
 // Period is a stretch of heights in which something was in force.
 type Period struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -4902,7 +5106,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4914,7 +5118,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[59]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4927,7 +5131,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{59}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -4958,7 +5162,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4970,7 +5174,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4983,7 +5187,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Member) GetId() string {
@@ -5045,7 +5249,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5057,7 +5261,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5070,7 +5274,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Key) GetId() []byte {
@@ -5148,7 +5352,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5160,7 +5364,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5173,7 +5377,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Subsystem) GetId() string {
@@ -5220,7 +5424,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5232,7 +5436,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5245,7 +5449,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Service) GetId() string {
@@ -5305,18 +5509,20 @@ func (x *Service) GetPeriods() []*Period {
 }
 
 type Right struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // first 16 bytes of the granting transaction's hash, hex
-	Terms         *GrantRight            `protobuf:"bytes,2,opt,name=terms,proto3" json:"terms,omitempty"`
-	Status        Status                 `protobuf:"varint,3,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
-	Periods       []*Period              `protobuf:"bytes,4,rep,name=periods,proto3" json:"periods,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // first 16 bytes of the granting transaction's hash, hex
+	Terms   *GrantRight            `protobuf:"bytes,2,opt,name=terms,proto3" json:"terms,omitempty"`
+	Status  Status                 `protobuf:"varint,3,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Periods []*Period              `protobuf:"bytes,4,rep,name=periods,proto3" json:"periods,omitempty"`
+	// The admin key that granted it, where a second person must approve (protocol 2).
+	GrantedBy     []byte `protobuf:"bytes,5,opt,name=granted_by,json=grantedBy,proto3" json:"granted_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5328,7 +5534,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5341,7 +5547,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Right) GetId() string {
@@ -5372,6 +5578,13 @@ func (x *Right) GetPeriods() []*Period {
 	return nil
 }
 
+func (x *Right) GetGrantedBy() []byte {
+	if x != nil {
+		return x.GrantedBy
+	}
+	return nil
+}
+
 type Group struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -5382,7 +5595,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5394,7 +5607,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5407,7 +5620,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Group) GetId() string {
@@ -5435,7 +5648,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5447,7 +5660,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5460,7 +5673,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -5497,7 +5710,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5509,7 +5722,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5522,7 +5735,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *Log) GetOrigin() string {
@@ -5572,7 +5785,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5584,7 +5797,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5597,7 +5810,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -5639,7 +5852,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5651,7 +5864,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5664,7 +5877,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -5708,7 +5921,7 @@ type Params struct {
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5720,7 +5933,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5733,7 +5946,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Params) GetInstance() string {
@@ -5824,7 +6037,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5836,7 +6049,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5849,7 +6062,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Votes) GetMember() string {
@@ -5879,7 +6092,7 @@ type Validator struct {
 
 func (x *Validator) Reset() {
 	*x = Validator{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5891,7 +6104,7 @@ func (x *Validator) String() string {
 func (*Validator) ProtoMessage() {}
 
 func (x *Validator) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5904,7 +6117,7 @@ func (x *Validator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validator.ProtoReflect.Descriptor instead.
 func (*Validator) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Validator) GetKeyId() []byte {
@@ -5945,7 +6158,7 @@ type Nodes struct {
 
 func (x *Nodes) Reset() {
 	*x = Nodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5957,7 +6170,7 @@ func (x *Nodes) String() string {
 func (*Nodes) ProtoMessage() {}
 
 func (x *Nodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5970,7 +6183,7 @@ func (x *Nodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
 func (*Nodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Nodes) GetMember() string {
@@ -6007,7 +6220,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6019,7 +6232,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6032,7 +6245,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Proposal) GetId() uint64 {
@@ -6131,7 +6344,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6143,7 +6356,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6156,7 +6369,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Tally) GetYes() uint64 {
@@ -6192,7 +6405,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6204,7 +6417,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6217,7 +6430,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Vote) GetProposal() uint64 {
@@ -6251,7 +6464,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6263,7 +6476,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6276,7 +6489,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Ballot) GetHeight() uint64 {
@@ -6309,7 +6522,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6321,7 +6534,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6334,7 +6547,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Delegation) GetRoot() string {
@@ -6405,7 +6618,7 @@ type Hosting struct {
 
 func (x *Hosting) Reset() {
 	*x = Hosting{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6417,7 +6630,7 @@ func (x *Hosting) String() string {
 func (*Hosting) ProtoMessage() {}
 
 func (x *Hosting) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6430,7 +6643,7 @@ func (x *Hosting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
 func (*Hosting) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Hosting) GetMember() string {
@@ -6465,7 +6678,7 @@ type HostPeriod struct {
 
 func (x *HostPeriod) Reset() {
 	*x = HostPeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6477,7 +6690,7 @@ func (x *HostPeriod) String() string {
 func (*HostPeriod) ProtoMessage() {}
 
 func (x *HostPeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6490,7 +6703,7 @@ func (x *HostPeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
 func (*HostPeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *HostPeriod) GetHost() string {
@@ -6527,7 +6740,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6539,7 +6752,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6552,7 +6765,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *Upgrade) GetName() string {
@@ -6603,7 +6816,7 @@ type Misbehaviour struct {
 
 func (x *Misbehaviour) Reset() {
 	*x = Misbehaviour{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6615,7 +6828,7 @@ func (x *Misbehaviour) String() string {
 func (*Misbehaviour) ProtoMessage() {}
 
 func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6628,7 +6841,7 @@ func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
 func (*Misbehaviour) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Misbehaviour) GetKeyId() []byte {
@@ -6671,7 +6884,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6683,7 +6896,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6696,7 +6909,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Chain) GetKeyId() []byte {
@@ -6734,7 +6947,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6746,7 +6959,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6759,7 +6972,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Process) GetId() string {
@@ -6812,7 +7025,7 @@ type ProcessRole struct {
 
 func (x *ProcessRole) Reset() {
 	*x = ProcessRole{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6824,7 +7037,7 @@ func (x *ProcessRole) String() string {
 func (*ProcessRole) ProtoMessage() {}
 
 func (x *ProcessRole) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6837,7 +7050,7 @@ func (x *ProcessRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRole.ProtoReflect.Descriptor instead.
 func (*ProcessRole) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *ProcessRole) GetProcess() string {
@@ -6906,7 +7119,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6918,7 +7131,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6931,7 +7144,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *Instance) GetId() string {
@@ -7058,7 +7271,7 @@ type StepState struct {
 
 func (x *StepState) Reset() {
 	*x = StepState{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7070,7 +7283,7 @@ func (x *StepState) String() string {
 func (*StepState) ProtoMessage() {}
 
 func (x *StepState) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7083,7 +7296,7 @@ func (x *StepState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepState.ProtoReflect.Descriptor instead.
 func (*StepState) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *StepState) GetStatus() uint32 {
@@ -7176,7 +7389,7 @@ type KnownFact struct {
 
 func (x *KnownFact) Reset() {
 	*x = KnownFact{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7188,7 +7401,7 @@ func (x *KnownFact) String() string {
 func (*KnownFact) ProtoMessage() {}
 
 func (x *KnownFact) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7201,7 +7414,7 @@ func (x *KnownFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownFact.ProtoReflect.Descriptor instead.
 func (*KnownFact) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *KnownFact) GetFact() string {
@@ -7250,7 +7463,7 @@ type Consent struct {
 
 func (x *Consent) Reset() {
 	*x = Consent{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7262,7 +7475,7 @@ func (x *Consent) String() string {
 func (*Consent) ProtoMessage() {}
 
 func (x *Consent) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7275,7 +7488,7 @@ func (x *Consent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consent.ProtoReflect.Descriptor instead.
 func (*Consent) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Consent) GetSubsystem() string {
@@ -7305,7 +7518,7 @@ type StepPosted struct {
 
 func (x *StepPosted) Reset() {
 	*x = StepPosted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7317,7 +7530,7 @@ func (x *StepPosted) String() string {
 func (*StepPosted) ProtoMessage() {}
 
 func (x *StepPosted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7330,7 +7543,7 @@ func (x *StepPosted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepPosted.ProtoReflect.Descriptor instead.
 func (*StepPosted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *StepPosted) GetEvent() *PostStep {
@@ -7375,7 +7588,7 @@ type EnactedRule struct {
 
 func (x *EnactedRule) Reset() {
 	*x = EnactedRule{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7387,7 +7600,7 @@ func (x *EnactedRule) String() string {
 func (*EnactedRule) ProtoMessage() {}
 
 func (x *EnactedRule) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7400,7 +7613,7 @@ func (x *EnactedRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnactedRule.ProtoReflect.Descriptor instead.
 func (*EnactedRule) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{91}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *EnactedRule) GetId() string {
@@ -7453,7 +7666,7 @@ type Topic struct {
 
 func (x *Topic) Reset() {
 	*x = Topic{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7465,7 +7678,7 @@ func (x *Topic) String() string {
 func (*Topic) ProtoMessage() {}
 
 func (x *Topic) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7478,7 +7691,7 @@ func (x *Topic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Topic.ProtoReflect.Descriptor instead.
 func (*Topic) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{92}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *Topic) GetId() string {
@@ -7523,6 +7736,193 @@ func (x *Topic) GetPeriods() []*Period {
 	return nil
 }
 
+// UsagePeriod is the last period of usage records of an evidence log. The ones before
+// are in the event log.
+type UsagePeriod struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Origin         string                 `protobuf:"bytes,1,opt,name=origin,proto3" json:"origin,omitempty"` // of the evidence log
+	Member         string                 `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	Period         uint64                 `protobuf:"varint,3,opt,name=period,proto3" json:"period,omitempty"`
+	FirstLeaf      uint64                 `protobuf:"varint,4,opt,name=first_leaf,json=firstLeaf,proto3" json:"first_leaf,omitempty"`
+	EndLeaf        uint64                 `protobuf:"varint,5,opt,name=end_leaf,json=endLeaf,proto3" json:"end_leaf,omitempty"`
+	From           int64                  `protobuf:"varint,6,opt,name=from,proto3" json:"from,omitempty"` // Unix seconds; 0: the beginning
+	Until          int64                  `protobuf:"varint,7,opt,name=until,proto3" json:"until,omitempty"`
+	Count          *UsageCount            `protobuf:"bytes,8,opt,name=count,proto3" json:"count,omitempty"`
+	Total          *UsageCount            `protobuf:"bytes,9,opt,name=total,proto3" json:"total,omitempty"` // of all periods of the log
+	Root           []byte                 `protobuf:"bytes,10,opt,name=root,proto3" json:"root,omitempty"`
+	AnchoredHeight uint64                 `protobuf:"varint,11,opt,name=anchored_height,json=anchoredHeight,proto3" json:"anchored_height,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *UsagePeriod) Reset() {
+	*x = UsagePeriod{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsagePeriod) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsagePeriod) ProtoMessage() {}
+
+func (x *UsagePeriod) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsagePeriod.ProtoReflect.Descriptor instead.
+func (*UsagePeriod) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{94}
+}
+
+func (x *UsagePeriod) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *UsagePeriod) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *UsagePeriod) GetPeriod() uint64 {
+	if x != nil {
+		return x.Period
+	}
+	return 0
+}
+
+func (x *UsagePeriod) GetFirstLeaf() uint64 {
+	if x != nil {
+		return x.FirstLeaf
+	}
+	return 0
+}
+
+func (x *UsagePeriod) GetEndLeaf() uint64 {
+	if x != nil {
+		return x.EndLeaf
+	}
+	return 0
+}
+
+func (x *UsagePeriod) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *UsagePeriod) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
+func (x *UsagePeriod) GetCount() *UsageCount {
+	if x != nil {
+		return x.Count
+	}
+	return nil
+}
+
+func (x *UsagePeriod) GetTotal() *UsageCount {
+	if x != nil {
+		return x.Total
+	}
+	return nil
+}
+
+func (x *UsagePeriod) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *UsagePeriod) GetAnchoredHeight() uint64 {
+	if x != nil {
+		return x.AnchoredHeight
+	}
+	return 0
+}
+
+// UsageCount is how many usage records there are of each class.
+type UsageCount struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shown         uint64                 `protobuf:"varint,1,opt,name=shown,proto3" json:"shown,omitempty"`
+	Later         uint64                 `protobuf:"varint,2,opt,name=later,proto3" json:"later,omitempty"`
+	Never         uint64                 `protobuf:"varint,3,opt,name=never,proto3" json:"never,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageCount) Reset() {
+	*x = UsageCount{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageCount) ProtoMessage() {}
+
+func (x *UsageCount) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageCount.ProtoReflect.Descriptor instead.
+func (*UsageCount) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{95}
+}
+
+func (x *UsageCount) GetShown() uint64 {
+	if x != nil {
+		return x.Shown
+	}
+	return 0
+}
+
+func (x *UsageCount) GetLater() uint64 {
+	if x != nil {
+		return x.Later
+	}
+	return 0
+}
+
+func (x *UsageCount) GetNever() uint64 {
+	if x != nil {
+		return x.Never
+	}
+	return 0
+}
+
 // Event is one leaf of the registry's event log.
 type Event struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -7560,6 +7960,7 @@ type Event struct {
 	//	*Event_StepPosted
 	//	*Event_RuleSet
 	//	*Event_TopicSet
+	//	*Event_UsageAnchored
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7567,7 +7968,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7579,7 +7980,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7592,7 +7993,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{93}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -7880,6 +8281,15 @@ func (x *Event) GetTopicSet() *Topic {
 	return nil
 }
 
+func (x *Event) GetUsageAnchored() *UsagePeriod {
+	if x != nil {
+		if x, ok := x.Body.(*Event_UsageAnchored); ok {
+			return x.UsageAnchored
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -7992,6 +8402,10 @@ type Event_TopicSet struct {
 	TopicSet *Topic `protobuf:"bytes,44,opt,name=topic_set,json=topicSet,proto3,oneof"`
 }
 
+type Event_UsageAnchored struct {
+	UsageAnchored *UsagePeriod `protobuf:"bytes,48,opt,name=usage_anchored,json=usageAnchored,proto3,oneof"`
+}
+
 func (*Event_MemberSet) isEvent_Body() {}
 
 func (*Event_KeySet) isEvent_Body() {}
@@ -8046,6 +8460,8 @@ func (*Event_RuleSet) isEvent_Body() {}
 
 func (*Event_TopicSet) isEvent_Body() {}
 
+func (*Event_UsageAnchored) isEvent_Body() {}
+
 // BlockCommitted is the last event of every block that changed anything. It
 // binds the state root to the event log, so that whoever trusts a cosigned
 // checkpoint can check state proofs at its height.
@@ -8060,7 +8476,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8072,7 +8488,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8085,7 +8501,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{94}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -8124,7 +8540,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8136,7 +8552,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8149,7 +8565,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{95}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -8194,7 +8610,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\"registry/registrypb/registry.proto\x12\x13civibus.registry.v1\"8\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\fR\x02tx\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xa1\x14\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xe8\x14\n" +
 	"\x02Tx\x12\x19\n" +
 	"\bchain_id\x18\x01 \x01(\tR\achainId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\fR\x05keyId\x12\x1a\n" +
@@ -8242,7 +8658,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x10migrate_instance\x188 \x01(\v2$.civibus.registry.v1.MigrateInstanceH\x00R\x0fmigrateInstance\x129\n" +
 	"\bset_rule\x18< \x01(\v2\x1c.civibus.registry.v1.SetRuleH\x00R\asetRule\x12L\n" +
 	"\x0fset_rule_status\x18= \x01(\v2\".civibus.registry.v1.SetRuleStatusH\x00R\rsetRuleStatus\x12<\n" +
-	"\tset_topic\x18@ \x01(\v2\x1d.civibus.registry.v1.SetTopicH\x00R\bsetTopicB\x06\n" +
+	"\tset_topic\x18@ \x01(\v2\x1d.civibus.registry.v1.SetTopicH\x00R\bsetTopic\x12E\n" +
+	"\fanchor_usage\x18D \x01(\v2 .civibus.registry.v1.AnchorUsageH\x00R\vanchorUsageB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -8291,7 +8708,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\tRateLimit\x12\x1a\n" +
 	"\brequests\x18\x01 \x01(\rR\brequests\x12\x1f\n" +
 	"\vper_seconds\x18\x02 \x01(\rR\n" +
-	"perSeconds\"\xfa\x02\n" +
+	"perSeconds\"\xfe\x03\n" +
 	"\n" +
 	"GrantRight\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12;\n" +
@@ -8310,7 +8727,12 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\n" +
 	"supersedes\x18\n" +
 	" \x01(\tR\n" +
-	"supersedesB\t\n" +
+	"supersedes\x12?\n" +
+	"\n" +
+	"disclosure\x18\v \x01(\x0e2\x1f.civibus.registry.v1.DisclosureR\n" +
+	"disclosure\x12%\n" +
+	"\x0edisclosed_from\x18\f \x01(\x03R\rdisclosedFrom\x12\x1a\n" +
+	"\bsentence\x18\r \x01(\tR\bsentenceB\t\n" +
 	"\asubject\"U\n" +
 	"\x0eSetRightStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x123\n" +
@@ -8507,7 +8929,18 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
 	"\aordered\x18\x03 \x01(\bR\aordered\x123\n" +
 	"\x06status\x18\x04 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
-	"\x06notice\x18\x05 \x01(\tR\x06notice\"F\n" +
+	"\x06notice\x18\x05 \x01(\tR\x06notice\"\xdd\x01\n" +
+	"\vAnchorUsage\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\rR\x03log\x12\x16\n" +
+	"\x06period\x18\x02 \x01(\x04R\x06period\x12\x1d\n" +
+	"\n" +
+	"first_leaf\x18\x03 \x01(\x04R\tfirstLeaf\x12\x19\n" +
+	"\bend_leaf\x18\x04 \x01(\x04R\aendLeaf\x12\x14\n" +
+	"\x05until\x18\x05 \x01(\x03R\x05until\x12\x14\n" +
+	"\x05shown\x18\x06 \x01(\x04R\x05shown\x12\x14\n" +
+	"\x05later\x18\a \x01(\x04R\x05later\x12\x14\n" +
+	"\x05never\x18\b \x01(\x04R\x05never\x12\x12\n" +
+	"\x04root\x18\t \x01(\fR\x04root\"F\n" +
 	"\x06Period\x12\x1f\n" +
 	"\vfrom_height\x18\x01 \x01(\x04R\n" +
 	"fromHeight\x12\x1b\n" +
@@ -8542,12 +8975,14 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x12description_digest\x18\x05 \x01(\fR\x11descriptionDigest\x123\n" +
 	"\x06status\x18\x06 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
 	"\x06notice\x18\a \x01(\tR\x06notice\x125\n" +
-	"\aperiods\x18\b \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xba\x01\n" +
+	"\aperiods\x18\b \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xd9\x01\n" +
 	"\x05Right\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
 	"\x05terms\x18\x02 \x01(\v2\x1f.civibus.registry.v1.GrantRightR\x05terms\x123\n" +
 	"\x06status\x18\x03 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x125\n" +
-	"\aperiods\x18\x04 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"-\n" +
+	"\aperiods\x18\x04 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\x12\x1d\n" +
+	"\n" +
+	"granted_by\x18\x05 \x01(\fR\tgrantedBy\"-\n" +
 	"\x05Group\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05title\x18\x02 \x01(\tR\x05title\"r\n" +
@@ -8736,7 +9171,26 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\aordered\x18\x03 \x01(\bR\aordered\x123\n" +
 	"\x06status\x18\x04 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
 	"\x06notice\x18\x05 \x01(\tR\x06notice\x125\n" +
-	"\aperiods\x18\x06 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\x86\x0f\n" +
+	"\aperiods\x18\x06 \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xe4\x02\n" +
+	"\vUsagePeriod\x12\x16\n" +
+	"\x06origin\x18\x01 \x01(\tR\x06origin\x12\x16\n" +
+	"\x06member\x18\x02 \x01(\tR\x06member\x12\x16\n" +
+	"\x06period\x18\x03 \x01(\x04R\x06period\x12\x1d\n" +
+	"\n" +
+	"first_leaf\x18\x04 \x01(\x04R\tfirstLeaf\x12\x19\n" +
+	"\bend_leaf\x18\x05 \x01(\x04R\aendLeaf\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\x03R\x04from\x12\x14\n" +
+	"\x05until\x18\a \x01(\x03R\x05until\x125\n" +
+	"\x05count\x18\b \x01(\v2\x1f.civibus.registry.v1.UsageCountR\x05count\x125\n" +
+	"\x05total\x18\t \x01(\v2\x1f.civibus.registry.v1.UsageCountR\x05total\x12\x12\n" +
+	"\x04root\x18\n" +
+	" \x01(\fR\x04root\x12'\n" +
+	"\x0fanchored_height\x18\v \x01(\x04R\x0eanchoredHeight\"N\n" +
+	"\n" +
+	"UsageCount\x12\x14\n" +
+	"\x05shown\x18\x01 \x01(\x04R\x05shown\x12\x14\n" +
+	"\x05later\x18\x02 \x01(\x04R\x05later\x12\x14\n" +
+	"\x05never\x18\x03 \x01(\x04R\x05never\"\xd1\x0f\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x17\n" +
@@ -8777,7 +9231,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\vstep_posted\x18\" \x01(\v2\x1f.civibus.registry.v1.StepPostedH\x00R\n" +
 	"stepPosted\x12=\n" +
 	"\brule_set\x18( \x01(\v2 .civibus.registry.v1.EnactedRuleH\x00R\aruleSet\x129\n" +
-	"\ttopic_set\x18, \x01(\v2\x1a.civibus.registry.v1.TopicH\x00R\btopicSetB\x06\n" +
+	"\ttopic_set\x18, \x01(\v2\x1a.civibus.registry.v1.TopicH\x00R\btopicSet\x12I\n" +
+	"\x0eusage_anchored\x180 \x01(\v2 .civibus.registry.v1.UsagePeriodH\x00R\rusageAnchoredB\x06\n" +
 	"\x04body\"y\n" +
 	"\x0eBlockCommitted\x12$\n" +
 	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12\x1d\n" +
@@ -8820,7 +9275,13 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x18SERVICE_TYPE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SERVICE_TYPE_REST\x10\x01\x12\x19\n" +
 	"\x15SERVICE_TYPE_OPENAPI3\x10\x02\x12\x15\n" +
-	"\x11SERVICE_TYPE_WSDL\x10\x03*a\n" +
+	"\x11SERVICE_TYPE_WSDL\x10\x03*j\n" +
+	"\n" +
+	"Disclosure\x12\x1a\n" +
+	"\x16DISCLOSURE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10DISCLOSURE_SHOWN\x10\x01\x12\x14\n" +
+	"\x10DISCLOSURE_LATER\x10\x02\x12\x14\n" +
+	"\x10DISCLOSURE_NEVER\x10\x03*a\n" +
 	"\vSecondSeals\x12\x1c\n" +
 	"\x18SECOND_SEALS_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15SECOND_SEALS_REQUIRED\x10\x01\x12\x19\n" +
@@ -8863,268 +9324,277 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 	return file_registry_registrypb_registry_proto_rawDescData
 }
 
-var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 96)
+var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
 	(Algorithm)(0),             // 2: civibus.registry.v1.Algorithm
 	(RevocationReason)(0),      // 3: civibus.registry.v1.RevocationReason
 	(ServiceType)(0),           // 4: civibus.registry.v1.ServiceType
-	(SecondSeals)(0),           // 5: civibus.registry.v1.SecondSeals
-	(NodeRole)(0),              // 6: civibus.registry.v1.NodeRole
-	(StepKind)(0),              // 7: civibus.registry.v1.StepKind
-	(ProposalStatus)(0),        // 8: civibus.registry.v1.ProposalStatus
-	(UpgradeStatus)(0),         // 9: civibus.registry.v1.UpgradeStatus
-	(*Envelope)(nil),           // 10: civibus.registry.v1.Envelope
-	(*Tx)(nil),                 // 11: civibus.registry.v1.Tx
-	(*SetMember)(nil),          // 12: civibus.registry.v1.SetMember
-	(*Gateway)(nil),            // 13: civibus.registry.v1.Gateway
-	(*SetMemberStatus)(nil),    // 14: civibus.registry.v1.SetMemberStatus
-	(*AddKey)(nil),             // 15: civibus.registry.v1.AddKey
-	(*RevokeKey)(nil),          // 16: civibus.registry.v1.RevokeKey
-	(*SetSubsystem)(nil),       // 17: civibus.registry.v1.SetSubsystem
-	(*SetSubsystemStatus)(nil), // 18: civibus.registry.v1.SetSubsystemStatus
-	(*Endpoint)(nil),           // 19: civibus.registry.v1.Endpoint
-	(*SetService)(nil),         // 20: civibus.registry.v1.SetService
-	(*SetServiceStatus)(nil),   // 21: civibus.registry.v1.SetServiceStatus
-	(*RateLimit)(nil),          // 22: civibus.registry.v1.RateLimit
-	(*GrantRight)(nil),         // 23: civibus.registry.v1.GrantRight
-	(*SetRightStatus)(nil),     // 24: civibus.registry.v1.SetRightStatus
-	(*SetGroup)(nil),           // 25: civibus.registry.v1.SetGroup
-	(*SetGroupMember)(nil),     // 26: civibus.registry.v1.SetGroupMember
-	(*AnchorLog)(nil),          // 27: civibus.registry.v1.AnchorLog
-	(*Notarise)(nil),           // 28: civibus.registry.v1.Notarise
-	(*Propose)(nil),            // 29: civibus.registry.v1.Propose
-	(*Change)(nil),             // 30: civibus.registry.v1.Change
-	(*AdmitMember)(nil),        // 31: civibus.registry.v1.AdmitMember
-	(*NewKey)(nil),             // 32: civibus.registry.v1.NewKey
-	(*SuspendMember)(nil),      // 33: civibus.registry.v1.SuspendMember
-	(*ReinstateMember)(nil),    // 34: civibus.registry.v1.ReinstateMember
-	(*RemoveMember)(nil),       // 35: civibus.registry.v1.RemoveMember
-	(*SetVotes)(nil),           // 36: civibus.registry.v1.SetVotes
-	(*SetValidators)(nil),      // 37: civibus.registry.v1.SetValidators
-	(*ValidatorPower)(nil),     // 38: civibus.registry.v1.ValidatorPower
-	(*SetParams)(nil),          // 39: civibus.registry.v1.SetParams
-	(*Registrars)(nil),         // 40: civibus.registry.v1.Registrars
-	(*Rule)(nil),               // 41: civibus.registry.v1.Rule
-	(*PlanUpgrade)(nil),        // 42: civibus.registry.v1.PlanUpgrade
-	(*CancelUpgrade)(nil),      // 43: civibus.registry.v1.CancelUpgrade
-	(*RevokeKeyEmergency)(nil), // 44: civibus.registry.v1.RevokeKeyEmergency
-	(*RecoverMember)(nil),      // 45: civibus.registry.v1.RecoverMember
-	(*CastVote)(nil),           // 46: civibus.registry.v1.CastVote
-	(*WithdrawProposal)(nil),   // 47: civibus.registry.v1.WithdrawProposal
-	(*Delegate)(nil),           // 48: civibus.registry.v1.Delegate
-	(*RevokeDelegation)(nil),   // 49: civibus.registry.v1.RevokeDelegation
-	(*NodeAddress)(nil),        // 50: civibus.registry.v1.NodeAddress
-	(*SetNodes)(nil),           // 51: civibus.registry.v1.SetNodes
-	(*MoveVotingPower)(nil),    // 52: civibus.registry.v1.MoveVotingPower
-	(*Leave)(nil),              // 53: civibus.registry.v1.Leave
-	(*SetHost)(nil),            // 54: civibus.registry.v1.SetHost
-	(*AcceptHost)(nil),         // 55: civibus.registry.v1.AcceptHost
-	(*SetChain)(nil),           // 56: civibus.registry.v1.SetChain
-	(*SetProcess)(nil),         // 57: civibus.registry.v1.SetProcess
-	(*SetProcessStatus)(nil),   // 58: civibus.registry.v1.SetProcessStatus
-	(*TakeRole)(nil),           // 59: civibus.registry.v1.TakeRole
-	(*ApproveRole)(nil),        // 60: civibus.registry.v1.ApproveRole
-	(*StartInstance)(nil),      // 61: civibus.registry.v1.StartInstance
-	(*Part)(nil),               // 62: civibus.registry.v1.Part
-	(*PostStep)(nil),           // 63: civibus.registry.v1.PostStep
-	(*Yield)(nil),              // 64: civibus.registry.v1.Yield
-	(*MigrateInstance)(nil),    // 65: civibus.registry.v1.MigrateInstance
-	(*SetRule)(nil),            // 66: civibus.registry.v1.SetRule
-	(*SetRuleStatus)(nil),      // 67: civibus.registry.v1.SetRuleStatus
-	(*SetTopic)(nil),           // 68: civibus.registry.v1.SetTopic
-	(*Period)(nil),             // 69: civibus.registry.v1.Period
-	(*Member)(nil),             // 70: civibus.registry.v1.Member
-	(*Key)(nil),                // 71: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 72: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 73: civibus.registry.v1.Service
-	(*Right)(nil),              // 74: civibus.registry.v1.Right
-	(*Group)(nil),              // 75: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 76: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 77: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 78: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 79: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 80: civibus.registry.v1.Params
-	(*Votes)(nil),              // 81: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 82: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 83: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 84: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 85: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 86: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 87: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 88: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 89: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 90: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 91: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 92: civibus.registry.v1.Misbehaviour
-	(*Chain)(nil),              // 93: civibus.registry.v1.Chain
-	(*Process)(nil),            // 94: civibus.registry.v1.Process
-	(*ProcessRole)(nil),        // 95: civibus.registry.v1.ProcessRole
-	(*Instance)(nil),           // 96: civibus.registry.v1.Instance
-	(*StepState)(nil),          // 97: civibus.registry.v1.StepState
-	(*KnownFact)(nil),          // 98: civibus.registry.v1.KnownFact
-	(*Consent)(nil),            // 99: civibus.registry.v1.Consent
-	(*StepPosted)(nil),         // 100: civibus.registry.v1.StepPosted
-	(*EnactedRule)(nil),        // 101: civibus.registry.v1.EnactedRule
-	(*Topic)(nil),              // 102: civibus.registry.v1.Topic
-	(*Event)(nil),              // 103: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 104: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 105: civibus.registry.v1.StateProof
+	(Disclosure)(0),            // 5: civibus.registry.v1.Disclosure
+	(SecondSeals)(0),           // 6: civibus.registry.v1.SecondSeals
+	(NodeRole)(0),              // 7: civibus.registry.v1.NodeRole
+	(StepKind)(0),              // 8: civibus.registry.v1.StepKind
+	(ProposalStatus)(0),        // 9: civibus.registry.v1.ProposalStatus
+	(UpgradeStatus)(0),         // 10: civibus.registry.v1.UpgradeStatus
+	(*Envelope)(nil),           // 11: civibus.registry.v1.Envelope
+	(*Tx)(nil),                 // 12: civibus.registry.v1.Tx
+	(*SetMember)(nil),          // 13: civibus.registry.v1.SetMember
+	(*Gateway)(nil),            // 14: civibus.registry.v1.Gateway
+	(*SetMemberStatus)(nil),    // 15: civibus.registry.v1.SetMemberStatus
+	(*AddKey)(nil),             // 16: civibus.registry.v1.AddKey
+	(*RevokeKey)(nil),          // 17: civibus.registry.v1.RevokeKey
+	(*SetSubsystem)(nil),       // 18: civibus.registry.v1.SetSubsystem
+	(*SetSubsystemStatus)(nil), // 19: civibus.registry.v1.SetSubsystemStatus
+	(*Endpoint)(nil),           // 20: civibus.registry.v1.Endpoint
+	(*SetService)(nil),         // 21: civibus.registry.v1.SetService
+	(*SetServiceStatus)(nil),   // 22: civibus.registry.v1.SetServiceStatus
+	(*RateLimit)(nil),          // 23: civibus.registry.v1.RateLimit
+	(*GrantRight)(nil),         // 24: civibus.registry.v1.GrantRight
+	(*SetRightStatus)(nil),     // 25: civibus.registry.v1.SetRightStatus
+	(*SetGroup)(nil),           // 26: civibus.registry.v1.SetGroup
+	(*SetGroupMember)(nil),     // 27: civibus.registry.v1.SetGroupMember
+	(*AnchorLog)(nil),          // 28: civibus.registry.v1.AnchorLog
+	(*Notarise)(nil),           // 29: civibus.registry.v1.Notarise
+	(*Propose)(nil),            // 30: civibus.registry.v1.Propose
+	(*Change)(nil),             // 31: civibus.registry.v1.Change
+	(*AdmitMember)(nil),        // 32: civibus.registry.v1.AdmitMember
+	(*NewKey)(nil),             // 33: civibus.registry.v1.NewKey
+	(*SuspendMember)(nil),      // 34: civibus.registry.v1.SuspendMember
+	(*ReinstateMember)(nil),    // 35: civibus.registry.v1.ReinstateMember
+	(*RemoveMember)(nil),       // 36: civibus.registry.v1.RemoveMember
+	(*SetVotes)(nil),           // 37: civibus.registry.v1.SetVotes
+	(*SetValidators)(nil),      // 38: civibus.registry.v1.SetValidators
+	(*ValidatorPower)(nil),     // 39: civibus.registry.v1.ValidatorPower
+	(*SetParams)(nil),          // 40: civibus.registry.v1.SetParams
+	(*Registrars)(nil),         // 41: civibus.registry.v1.Registrars
+	(*Rule)(nil),               // 42: civibus.registry.v1.Rule
+	(*PlanUpgrade)(nil),        // 43: civibus.registry.v1.PlanUpgrade
+	(*CancelUpgrade)(nil),      // 44: civibus.registry.v1.CancelUpgrade
+	(*RevokeKeyEmergency)(nil), // 45: civibus.registry.v1.RevokeKeyEmergency
+	(*RecoverMember)(nil),      // 46: civibus.registry.v1.RecoverMember
+	(*CastVote)(nil),           // 47: civibus.registry.v1.CastVote
+	(*WithdrawProposal)(nil),   // 48: civibus.registry.v1.WithdrawProposal
+	(*Delegate)(nil),           // 49: civibus.registry.v1.Delegate
+	(*RevokeDelegation)(nil),   // 50: civibus.registry.v1.RevokeDelegation
+	(*NodeAddress)(nil),        // 51: civibus.registry.v1.NodeAddress
+	(*SetNodes)(nil),           // 52: civibus.registry.v1.SetNodes
+	(*MoveVotingPower)(nil),    // 53: civibus.registry.v1.MoveVotingPower
+	(*Leave)(nil),              // 54: civibus.registry.v1.Leave
+	(*SetHost)(nil),            // 55: civibus.registry.v1.SetHost
+	(*AcceptHost)(nil),         // 56: civibus.registry.v1.AcceptHost
+	(*SetChain)(nil),           // 57: civibus.registry.v1.SetChain
+	(*SetProcess)(nil),         // 58: civibus.registry.v1.SetProcess
+	(*SetProcessStatus)(nil),   // 59: civibus.registry.v1.SetProcessStatus
+	(*TakeRole)(nil),           // 60: civibus.registry.v1.TakeRole
+	(*ApproveRole)(nil),        // 61: civibus.registry.v1.ApproveRole
+	(*StartInstance)(nil),      // 62: civibus.registry.v1.StartInstance
+	(*Part)(nil),               // 63: civibus.registry.v1.Part
+	(*PostStep)(nil),           // 64: civibus.registry.v1.PostStep
+	(*Yield)(nil),              // 65: civibus.registry.v1.Yield
+	(*MigrateInstance)(nil),    // 66: civibus.registry.v1.MigrateInstance
+	(*SetRule)(nil),            // 67: civibus.registry.v1.SetRule
+	(*SetRuleStatus)(nil),      // 68: civibus.registry.v1.SetRuleStatus
+	(*SetTopic)(nil),           // 69: civibus.registry.v1.SetTopic
+	(*AnchorUsage)(nil),        // 70: civibus.registry.v1.AnchorUsage
+	(*Period)(nil),             // 71: civibus.registry.v1.Period
+	(*Member)(nil),             // 72: civibus.registry.v1.Member
+	(*Key)(nil),                // 73: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 74: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 75: civibus.registry.v1.Service
+	(*Right)(nil),              // 76: civibus.registry.v1.Right
+	(*Group)(nil),              // 77: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 78: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 79: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 80: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 81: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 82: civibus.registry.v1.Params
+	(*Votes)(nil),              // 83: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 84: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 85: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 86: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 87: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 88: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 89: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 90: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 91: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 92: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 93: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 94: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 95: civibus.registry.v1.Chain
+	(*Process)(nil),            // 96: civibus.registry.v1.Process
+	(*ProcessRole)(nil),        // 97: civibus.registry.v1.ProcessRole
+	(*Instance)(nil),           // 98: civibus.registry.v1.Instance
+	(*StepState)(nil),          // 99: civibus.registry.v1.StepState
+	(*KnownFact)(nil),          // 100: civibus.registry.v1.KnownFact
+	(*Consent)(nil),            // 101: civibus.registry.v1.Consent
+	(*StepPosted)(nil),         // 102: civibus.registry.v1.StepPosted
+	(*EnactedRule)(nil),        // 103: civibus.registry.v1.EnactedRule
+	(*Topic)(nil),              // 104: civibus.registry.v1.Topic
+	(*UsagePeriod)(nil),        // 105: civibus.registry.v1.UsagePeriod
+	(*UsageCount)(nil),         // 106: civibus.registry.v1.UsageCount
+	(*Event)(nil),              // 107: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 108: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 109: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
-	12,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
-	14,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
-	15,  // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
-	16,  // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
-	17,  // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
-	18,  // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
-	20,  // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
-	21,  // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
-	23,  // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
-	24,  // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
-	25,  // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
-	26,  // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	27,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
-	28,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
-	29,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
-	46,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
-	47,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
-	48,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
-	49,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
-	51,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
-	52,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
-	53,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
-	54,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
-	55,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
-	56,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
-	57,  // 25: civibus.registry.v1.Tx.set_process:type_name -> civibus.registry.v1.SetProcess
-	58,  // 26: civibus.registry.v1.Tx.set_process_status:type_name -> civibus.registry.v1.SetProcessStatus
-	59,  // 27: civibus.registry.v1.Tx.take_role:type_name -> civibus.registry.v1.TakeRole
-	60,  // 28: civibus.registry.v1.Tx.approve_role:type_name -> civibus.registry.v1.ApproveRole
-	61,  // 29: civibus.registry.v1.Tx.start_instance:type_name -> civibus.registry.v1.StartInstance
-	63,  // 30: civibus.registry.v1.Tx.post_step:type_name -> civibus.registry.v1.PostStep
-	65,  // 31: civibus.registry.v1.Tx.migrate_instance:type_name -> civibus.registry.v1.MigrateInstance
-	66,  // 32: civibus.registry.v1.Tx.set_rule:type_name -> civibus.registry.v1.SetRule
-	67,  // 33: civibus.registry.v1.Tx.set_rule_status:type_name -> civibus.registry.v1.SetRuleStatus
-	68,  // 34: civibus.registry.v1.Tx.set_topic:type_name -> civibus.registry.v1.SetTopic
-	13,  // 35: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 36: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
-	1,   // 37: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
-	3,   // 38: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 39: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
-	4,   // 40: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	19,  // 41: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 42: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	19,  // 43: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	22,  // 44: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
-	0,   // 45: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	30,  // 46: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
-	31,  // 47: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
-	33,  // 48: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
-	34,  // 49: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
-	35,  // 50: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
-	36,  // 51: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
-	37,  // 52: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
-	39,  // 53: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
-	25,  // 54: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
-	26,  // 55: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	42,  // 56: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
-	43,  // 57: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
-	44,  // 58: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	45,  // 59: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
-	13,  // 60: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	32,  // 61: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	50,  // 62: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 63: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	38,  // 64: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	40,  // 65: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	41,  // 66: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	5,   // 67: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
-	38,  // 68: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 69: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	32,  // 70: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
-	6,   // 71: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	50,  // 72: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	0,   // 73: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
-	62,  // 74: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
-	7,   // 75: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
-	64,  // 76: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
-	0,   // 77: civibus.registry.v1.SetRuleStatus.status:type_name -> civibus.registry.v1.Status
-	0,   // 78: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
-	13,  // 79: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 80: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	69,  // 81: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 82: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 83: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 84: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 85: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	69,  // 86: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 87: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	19,  // 88: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 89: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	69,  // 90: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	23,  // 91: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 92: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	69,  // 93: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	69,  // 94: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	41,  // 95: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	50,  // 96: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	30,  // 97: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	41,  // 98: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	8,   // 99: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	85,  // 100: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	87,  // 101: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	69,  // 102: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	90,  // 103: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	9,   // 104: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	38,  // 105: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	0,   // 106: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
-	69,  // 107: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
-	69,  // 108: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
-	62,  // 109: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
-	97,  // 110: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
-	98,  // 111: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
-	99,  // 112: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
-	7,   // 113: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
-	63,  // 114: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
-	0,   // 115: civibus.registry.v1.EnactedRule.status:type_name -> civibus.registry.v1.Status
-	69,  // 116: civibus.registry.v1.EnactedRule.periods:type_name -> civibus.registry.v1.Period
-	0,   // 117: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
-	69,  // 118: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
-	70,  // 119: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	71,  // 120: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	72,  // 121: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	73,  // 122: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	74,  // 123: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	75,  // 124: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	76,  // 125: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	77,  // 126: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	78,  // 127: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	80,  // 128: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	82,  // 129: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	83,  // 130: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	81,  // 131: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	84,  // 132: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	86,  // 133: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	88,  // 134: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	89,  // 135: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	91,  // 136: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	92,  // 137: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	93,  // 138: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	104, // 139: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	94,  // 140: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
-	95,  // 141: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
-	96,  // 142: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
-	100, // 143: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
-	101, // 144: civibus.registry.v1.Event.rule_set:type_name -> civibus.registry.v1.EnactedRule
-	102, // 145: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
-	146, // [146:146] is the sub-list for method output_type
-	146, // [146:146] is the sub-list for method input_type
-	146, // [146:146] is the sub-list for extension type_name
-	146, // [146:146] is the sub-list for extension extendee
-	0,   // [0:146] is the sub-list for field type_name
+	13,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
+	15,  // 1: civibus.registry.v1.Tx.set_member_status:type_name -> civibus.registry.v1.SetMemberStatus
+	16,  // 2: civibus.registry.v1.Tx.add_key:type_name -> civibus.registry.v1.AddKey
+	17,  // 3: civibus.registry.v1.Tx.revoke_key:type_name -> civibus.registry.v1.RevokeKey
+	18,  // 4: civibus.registry.v1.Tx.set_subsystem:type_name -> civibus.registry.v1.SetSubsystem
+	19,  // 5: civibus.registry.v1.Tx.set_subsystem_status:type_name -> civibus.registry.v1.SetSubsystemStatus
+	21,  // 6: civibus.registry.v1.Tx.set_service:type_name -> civibus.registry.v1.SetService
+	22,  // 7: civibus.registry.v1.Tx.set_service_status:type_name -> civibus.registry.v1.SetServiceStatus
+	24,  // 8: civibus.registry.v1.Tx.grant_right:type_name -> civibus.registry.v1.GrantRight
+	25,  // 9: civibus.registry.v1.Tx.set_right_status:type_name -> civibus.registry.v1.SetRightStatus
+	26,  // 10: civibus.registry.v1.Tx.set_group:type_name -> civibus.registry.v1.SetGroup
+	27,  // 11: civibus.registry.v1.Tx.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	28,  // 12: civibus.registry.v1.Tx.anchor_log:type_name -> civibus.registry.v1.AnchorLog
+	29,  // 13: civibus.registry.v1.Tx.notarise:type_name -> civibus.registry.v1.Notarise
+	30,  // 14: civibus.registry.v1.Tx.propose:type_name -> civibus.registry.v1.Propose
+	47,  // 15: civibus.registry.v1.Tx.cast_vote:type_name -> civibus.registry.v1.CastVote
+	48,  // 16: civibus.registry.v1.Tx.withdraw_proposal:type_name -> civibus.registry.v1.WithdrawProposal
+	49,  // 17: civibus.registry.v1.Tx.delegate:type_name -> civibus.registry.v1.Delegate
+	50,  // 18: civibus.registry.v1.Tx.revoke_delegation:type_name -> civibus.registry.v1.RevokeDelegation
+	52,  // 19: civibus.registry.v1.Tx.set_nodes:type_name -> civibus.registry.v1.SetNodes
+	53,  // 20: civibus.registry.v1.Tx.move_voting_power:type_name -> civibus.registry.v1.MoveVotingPower
+	54,  // 21: civibus.registry.v1.Tx.leave:type_name -> civibus.registry.v1.Leave
+	55,  // 22: civibus.registry.v1.Tx.set_host:type_name -> civibus.registry.v1.SetHost
+	56,  // 23: civibus.registry.v1.Tx.accept_host:type_name -> civibus.registry.v1.AcceptHost
+	57,  // 24: civibus.registry.v1.Tx.set_chain:type_name -> civibus.registry.v1.SetChain
+	58,  // 25: civibus.registry.v1.Tx.set_process:type_name -> civibus.registry.v1.SetProcess
+	59,  // 26: civibus.registry.v1.Tx.set_process_status:type_name -> civibus.registry.v1.SetProcessStatus
+	60,  // 27: civibus.registry.v1.Tx.take_role:type_name -> civibus.registry.v1.TakeRole
+	61,  // 28: civibus.registry.v1.Tx.approve_role:type_name -> civibus.registry.v1.ApproveRole
+	62,  // 29: civibus.registry.v1.Tx.start_instance:type_name -> civibus.registry.v1.StartInstance
+	64,  // 30: civibus.registry.v1.Tx.post_step:type_name -> civibus.registry.v1.PostStep
+	66,  // 31: civibus.registry.v1.Tx.migrate_instance:type_name -> civibus.registry.v1.MigrateInstance
+	67,  // 32: civibus.registry.v1.Tx.set_rule:type_name -> civibus.registry.v1.SetRule
+	68,  // 33: civibus.registry.v1.Tx.set_rule_status:type_name -> civibus.registry.v1.SetRuleStatus
+	69,  // 34: civibus.registry.v1.Tx.set_topic:type_name -> civibus.registry.v1.SetTopic
+	70,  // 35: civibus.registry.v1.Tx.anchor_usage:type_name -> civibus.registry.v1.AnchorUsage
+	14,  // 36: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 37: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
+	1,   // 38: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
+	3,   // 39: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 40: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
+	4,   // 41: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
+	20,  // 42: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 43: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
+	20,  // 44: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	23,  // 45: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	5,   // 46: civibus.registry.v1.GrantRight.disclosure:type_name -> civibus.registry.v1.Disclosure
+	0,   // 47: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
+	31,  // 48: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	32,  // 49: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	34,  // 50: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	35,  // 51: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	36,  // 52: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	37,  // 53: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	38,  // 54: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	40,  // 55: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	26,  // 56: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	27,  // 57: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	43,  // 58: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	44,  // 59: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	45,  // 60: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	46,  // 61: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
+	14,  // 62: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	33,  // 63: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	51,  // 64: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 65: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	39,  // 66: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	41,  // 67: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	42,  // 68: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	6,   // 69: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
+	39,  // 70: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 71: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	33,  // 72: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	7,   // 73: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	51,  // 74: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	0,   // 75: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
+	63,  // 76: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
+	8,   // 77: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
+	65,  // 78: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
+	0,   // 79: civibus.registry.v1.SetRuleStatus.status:type_name -> civibus.registry.v1.Status
+	0,   // 80: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
+	14,  // 81: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 82: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	71,  // 83: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 84: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 85: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 86: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 87: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	71,  // 88: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 89: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	20,  // 90: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 91: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	71,  // 92: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	24,  // 93: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 94: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	71,  // 95: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	71,  // 96: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	42,  // 97: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	51,  // 98: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	31,  // 99: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	42,  // 100: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	9,   // 101: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	87,  // 102: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	89,  // 103: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	71,  // 104: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	92,  // 105: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	10,  // 106: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	39,  // 107: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	0,   // 108: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
+	71,  // 109: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
+	71,  // 110: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
+	63,  // 111: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
+	99,  // 112: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
+	100, // 113: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
+	101, // 114: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
+	8,   // 115: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
+	64,  // 116: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
+	0,   // 117: civibus.registry.v1.EnactedRule.status:type_name -> civibus.registry.v1.Status
+	71,  // 118: civibus.registry.v1.EnactedRule.periods:type_name -> civibus.registry.v1.Period
+	0,   // 119: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
+	71,  // 120: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
+	106, // 121: civibus.registry.v1.UsagePeriod.count:type_name -> civibus.registry.v1.UsageCount
+	106, // 122: civibus.registry.v1.UsagePeriod.total:type_name -> civibus.registry.v1.UsageCount
+	72,  // 123: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	73,  // 124: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	74,  // 125: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	75,  // 126: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	76,  // 127: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	77,  // 128: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	78,  // 129: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	79,  // 130: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	80,  // 131: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	82,  // 132: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	84,  // 133: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	85,  // 134: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	83,  // 135: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	86,  // 136: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	88,  // 137: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	90,  // 138: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	91,  // 139: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	93,  // 140: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	94,  // 141: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	95,  // 142: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	108, // 143: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	96,  // 144: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
+	97,  // 145: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
+	98,  // 146: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
+	102, // 147: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
+	103, // 148: civibus.registry.v1.Event.rule_set:type_name -> civibus.registry.v1.EnactedRule
+	104, // 149: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
+	105, // 150: civibus.registry.v1.Event.usage_anchored:type_name -> civibus.registry.v1.UsagePeriod
+	151, // [151:151] is the sub-list for method output_type
+	151, // [151:151] is the sub-list for method input_type
+	151, // [151:151] is the sub-list for extension type_name
+	151, // [151:151] is the sub-list for extension extendee
+	0,   // [0:151] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -9168,6 +9638,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Tx_SetRule)(nil),
 		(*Tx_SetRuleStatus)(nil),
 		(*Tx_SetTopic)(nil),
+		(*Tx_AnchorUsage)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[13].OneofWrappers = []any{
 		(*GrantRight_Client)(nil),
@@ -9188,7 +9659,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_RevokeKey)(nil),
 		(*Change_RecoverMember)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[93].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[96].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -9216,14 +9687,15 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Event_StepPosted)(nil),
 		(*Event_RuleSet)(nil),
 		(*Event_TopicSet)(nil),
+		(*Event_UsageAnchored)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
-			NumEnums:      10,
-			NumMessages:   96,
+			NumEnums:      11,
+			NumMessages:   99,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -245,8 +245,11 @@ TERMS = fields(
     valid_until=(8, "i64"),
     rate_limit=(9, RATE_LIMIT),
     supersedes=(10, "string"),
+    disclosure=(11, "enum"),
+    disclosed_from=(12, "i64"),
+    sentence=(13, "string"),
 )
-RIGHT = fields(id=(1, "string"), terms=(2, TERMS), status=(3, "enum"), periods=(4, PERIOD, "repeated"))
+RIGHT = fields(id=(1, "string"), terms=(2, TERMS), status=(3, "enum"), periods=(4, PERIOD, "repeated"), granted_by=(5, "bytes"))
 GROUP_MEMBER = fields(group=(1, "string"), client=(2, "string"), periods=(3, PERIOD, "repeated"))
 LOG = fields(origin=(1, "string"), member=(2, "string"), size=(3, "u64"), root=(4, "bytes"), anchored_height=(5, "u64"))
 BLOCK = fields(time_unix_nano=(1, "i64"), state_root=(2, "bytes"), transactions=(3, "u32"))
@@ -281,6 +284,7 @@ RECORD = fields(
     started_unix_nano=(16, "i64"),
     finished_unix_nano=(17, "i64"),
     peer_key_id=(18, "bytes"),
+    usage=(19, "bytes"),
 )
 STATE_PROOF = fields(depth=(1, "u32"), bitmap=(2, "bytes"), siblings=(3, "bytes", "repeated"), other_key_hash=(4, "bytes"), other_value_hash=(5, "bytes"))
 

@@ -204,6 +204,7 @@ class Entry:
             all(s is None or s["second"] is None or len(s["second"]["key_id"]) == 32 for s in (request, response)),
             all(s is None or len(s["chain"]) in (0, 32) for s in (request, response)),
             all(b is None or len(b["sha256"]) in (0, 32) for b in (r["request_body"], r["response_body"])),
+            len(r["usage"]) in (0, 32),
             100 <= r["status"] <= 599 if response is not None else r["status"] == 0,
             not answered or (request is not None and response is not None and r["fault"] == ""),
             answered or re.fullmatch(r"[a-z0-9_]{1,64}", r["fault"]),
