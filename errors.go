@@ -48,6 +48,19 @@ const (
 	FaultMisdirected        FaultCode = "misdirected_request" // sealed for another gateway
 	FaultPeer               FaultCode = "peer_not_trusted"    // TLS peer is not the body it speaks for
 	FaultInternal           FaultCode = "internal_error"
+
+	// Of asynchronous messages.
+	FaultUnknownTopic         FaultCode = "unknown_topic"          // the service has no such topic, or it has ended
+	FaultTopicSuspended       FaultCode = "topic_suspended"        // its owner takes no events for it
+	FaultNotPublisher         FaultCode = "not_publisher"          // the topic belongs to another subsystem
+	FaultInvalidEvent         FaultCode = "invalid_event"          // it breaks CloudEvents or a limit
+	FaultEventConflict        FaultCode = "event_conflict"         // its source and id are another event's
+	FaultEventsGone           FaultCode = "events_gone"            // they are no longer kept
+	FaultBadCursor            FaultCode = "bad_cursor"             // it points to where no event is yet
+	FaultUnknownSubscription  FaultCode = "unknown_subscription"   // the client has no such subscription
+	FaultTooManySubscriptions FaultCode = "too_many_subscriptions" // a limit on their number is reached
+	FaultWebhook              FaultCode = "webhook_not_allowed"    // the operator did not allow this address
+	FaultEventsOff            FaultCode = "events_off"             // this gateway carries no messages
 )
 
 // Fault is a refusal or failure that a caller is told about. Message never

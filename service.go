@@ -40,6 +40,10 @@ func ReservedService(code string) bool {
 	return false
 }
 
+// MethodSubscribe is the method by which a subscriber's gateway asks for the events of a
+// topic, and by which rights say who may: the path is the topic.
+const MethodSubscribe = "SUBSCRIBE"
+
 // Endpoint is a method and a path pattern of a service. Method "*" is any.
 // In the path "*" is any run of characters but "/", "**" any run, "\*" a star.
 type Endpoint struct {
