@@ -180,14 +180,14 @@ func joinTarget(path, query string, asked bool) string {
 // delivered reports whether a request of this method brings its body to the
 // service. The others' bodies are sealed and recorded only, as with X-Road.
 func delivered(method string) bool {
-	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch
+	return method == http.MethodPost || method == http.MethodPut || method == http.MethodPatch || method == civibus.MethodSubscribe
 }
 
-// known reports whether a method is one of X-Road's eight.
+// known reports whether a method is one of X-Road's eight, or that of messages.
 func known(method string) bool {
 	switch method {
 	case http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodOptions,
-		http.MethodPatch, http.MethodPost, http.MethodPut, http.MethodTrace:
+		http.MethodPatch, http.MethodPost, http.MethodPut, http.MethodTrace, civibus.MethodSubscribe:
 		return true
 	}
 	return false

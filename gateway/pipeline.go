@@ -10,9 +10,13 @@ import (
 // consume is an exchange at the consumer's gateway: a client system's call is
 // carried to the provider and the sealed answer brought back.
 func (g *Gateway) consume(w http.ResponseWriter, r *http.Request) {
-	ctx := r.Context()
 	x := g.begin(civibus.ConsumerGateway, evidencepb.Side_SIDE_CONSUMER)
 	defer x.end()
+	x.carry(w, r)
+}
+
+func (x *exchange) carry(w http.ResponseWriter, r *http.Request) {
+	ctx, g := r.Context(), x.g
 
 	// 1. identify: what is called, in whose name, by which system. A call that
 	//    gets no further can be held against nobody and leaves no record.

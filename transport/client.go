@@ -197,7 +197,7 @@ func behindBalancer(g *gateway, candidates, declined []*gateway) bool {
 
 func idempotent(method string) bool {
 	switch method {
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete, civibus.MethodSubscribe:
 		return true
 	}
 	return false
