@@ -174,9 +174,21 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 	if err != nil {
 		return nil, err
 	}
+	up := &upstreams{Set: r.services}
+	gc.Upstreams = up
 	if r.gateway, err = gateway.New(gc); err != nil {
 		return nil, err
 	}
+
+	// Messages.
+	if n.host != nil || n.cfg.Events.Off {
+		return r, nil
+	}
+	if r.events, err = n.openEvents(r); err != nil {
+		return nil, err
+	}
+	up.events = r.events
+	closers.add("messages", func(context.Context) error { return r.events.Close() })
 	return r, nil
 }
 
@@ -268,7 +280,7 @@ func (n *Node) serveFaces(run context.Context, l listeners, r *rooms, closers *c
 		}
 		options.TLS = httpd.CertificateTLS(cert)
 	}
-	consumer := httpd.New(n.consumerFace(r), options)
+	consumer := httpd.New(withEvents(r, n.consumerFace(r)), options)
 	peers := n.peerHandler(run, r)
 	if n.opts.Hop != nil {
 		peers = n.opts.Hop(peers)

@@ -43,6 +43,10 @@ type Config struct {
 	// other body.
 	Receipts ReceiptsConfig `toml:"receipts"`
 
+	// Asynchronous messages: the topics that the body publishes on, and those of others
+	// that its systems subscribe to (docs/events.md).
+	Events EventsConfig `toml:"events"`
+
 	// The administration interface that the civibus commands use.
 	Admin AdminConfig `toml:"admin"`
 
@@ -357,6 +361,36 @@ type ReceiptsConfig struct {
 	// fewer anyway: sending then takes at most a fiftieth of one processor's
 	// time. What is over is sent later.
 	Rate int `toml:"rate"`
+}
+
+// EventsConfig is about asynchronous messages.
+type EventsConfig struct {
+	// Carries no messages at this gateway. Set it at all gateways of a body but one:
+	// what is published waits on the disk of the gateway that took it, and with two
+	// that carry messages subscribers would see half.
+	Off bool `toml:"off"`
+
+	// How long published events are kept for subscribers that fetch late, and
+	// received ones for replay after they were taken. A subscriber that is away for
+	// longer is told which events it missed. Longer needs more disk.
+	Retention Duration `toml:"retention"`
+
+	// The most that is kept of one topic, beyond which the oldest events go before
+	// their time; and of one subscription, beyond which no more are fetched until the
+	// body's own system takes some.
+	MaxBytes Size `toml:"max_bytes"`
+
+	// The URLs that events may be pushed to begin with one of these. Empty: none, and
+	// systems fetch their events. Whoever may subscribe can have this gateway call
+	// whatever is listed.
+	Webhooks []string `toml:"webhooks"`
+
+	// How often an event is pushed that the system refuses, before it becomes a dead
+	// letter. A system that does not answer at all is not refusing: its events wait.
+	Attempts int `toml:"attempts"`
+
+	// The longest wait for the answer to an event that is pushed.
+	PushTimeout Duration `toml:"push_timeout"`
 }
 
 // AdminConfig is the administration interface.

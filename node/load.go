@@ -237,6 +237,11 @@ func (c Config) WithDefaults() Config {
 	set(&c.Receipts.Exchange, "all")
 	set(&c.Receipts.Rate, 5000)
 
+	set(&c.Events.Retention, Duration(30*24*time.Hour))
+	set(&c.Events.MaxBytes, Size(4<<30))
+	set(&c.Events.Attempts, 8)
+	set(&c.Events.PushTimeout, Duration(10*time.Second))
+
 	set(&c.Admin.Socket, "admin.sock")
 	set(&c.Metrics.Listen, "127.0.0.1:9464")
 	set(&c.Log.Level, "info")

@@ -17,6 +17,7 @@ import (
 
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/admin"
+	"github.com/civibus/civibus/events"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/gateway"
 	"github.com/civibus/civibus/internal/httpd"
@@ -102,6 +103,7 @@ type rooms struct {
 	transport *transport.Client
 	services  *service.Set
 	gateway   *gateway.Gateway
+	events    *events.Room // nil: none here
 }
 
 // addresses are where the node listens.

@@ -38,6 +38,7 @@ func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 	mux.HandleFunc("GET "+cosignaturePath, cosignatures{n, policy.NewLimiter(cosignMembers)}.ServeHTTP)
 	mux.HandleFunc("POST "+receiptsPath, func(w http.ResponseWriter, req *http.Request) { n.serveReceipts(w, req, r) })
 	face := newLedgerFace(n, stop)
+	waits := &eventsFace{n: n, stop: stop, room: r.events, waits: map[civibus.MemberID]int{}}
 	provider := n.house(r).Provider(transport.NotServedHere)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		// The gateway needs paths as they came; ServeMux would clean them.
@@ -50,6 +51,10 @@ func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 		} else if !n.ready.Load() {
 			// It starts or stops: the body's other gateways may serve it now.
 			transport.NotServedHere(w, req)
+			return
+		}
+		if req.URL.EscapedPath() == eventsWaitPath {
+			waits.ServeHTTP(w, req)
 			return
 		}
 		provider.ServeHTTP(w, req)

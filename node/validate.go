@@ -43,6 +43,7 @@ func (c Config) Validate() error {
 	c.validateConsumer(v)
 	c.validateProvider(v)
 	c.validateEvidence(v)
+	c.validateEvents(v)
 	for i, s := range c.Services {
 		s.validate(v, fmt.Sprintf("services[%d]", i))
 	}
@@ -169,6 +170,20 @@ func (c Config) validateEvidence(v *validator) {
 	v.oneOf("receipts.exchange", c.Receipts.Exchange, "all", "none")
 	if c.Receipts.Rate < 1 {
 		v.add("receipts.rate", "%d: the rule is at least 1 a second; receipts.exchange = \"none\" sends none", c.Receipts.Rate)
+	}
+}
+
+func (c Config) validateEvents(v *validator) {
+	v.positive("events.retention", c.Events.Retention)
+	v.positive("events.push_timeout", c.Events.PushTimeout)
+	if c.Events.MaxBytes < 64<<20 {
+		v.add("events.max_bytes", "%v: the rule is at least 64MiB", c.Events.MaxBytes)
+	}
+	if c.Events.Attempts < 1 || c.Events.Attempts > 100 {
+		v.add("events.attempts", "%d: the rule is 1 to 100", c.Events.Attempts)
+	}
+	for i, w := range c.Events.Webhooks {
+		v.url(fmt.Sprintf("events.webhooks[%d]", i), w)
 	}
 }
 

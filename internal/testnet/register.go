@@ -87,3 +87,9 @@ func (b *Body) Grant(r civibus.AccessRight) Change {
 	}
 	return Change{b, &registrypb.Tx{Body: &registrypb.Tx_GrantRight{GrantRight: g}}}
 }
+
+// Topic is the change that registers a topic of a service, or changes it.
+func (b *Body) Topic(service civibus.ServiceID, name, title string, ordered bool, status civibus.Status, notice string) Change {
+	return Change{b, &registrypb.Tx{Body: &registrypb.Tx_SetTopic{SetTopic: &registrypb.SetTopic{
+		Topic: service.String() + "/" + name, Title: title, Ordered: ordered, Status: registrypb.Status(status), Notice: notice}}}}
+}
