@@ -217,6 +217,27 @@ func (c *Client) Right(ctx context.Context, id string) (Right, error) {
 	return get[Right](ctx, c, "/v1/rights/"+url.PathEscape(id))
 }
 
+// Rules lists rules.
+func (c *Client) Rules(ctx context.Context, o ListOptions) (Page[EnactedRule], error) {
+	return get[Page[EnactedRule]](ctx, c, "/v1/rules"+o.query())
+}
+
+// Rule returns one.
+func (c *Client) Rule(ctx context.Context, id string) (EnactedRule, error) {
+	return get[EnactedRule](ctx, c, "/v1/rules/"+id)
+}
+
+// Simulate says what a rule, of which document is the canonical form, would have said
+// of the exchanges among the newest entries of the evidence log.
+func (c *Client) Simulate(ctx context.Context, document []byte, limit int) (Simulation, error) {
+	var out Simulation
+	answer, err := c.do(ctx, http.MethodPost, "/v1/rules/simulate?limit="+strconv.Itoa(limit), document)
+	if err != nil {
+		return out, err
+	}
+	return out, json.Unmarshal(answer, &out)
+}
+
 // Keys lists keys.
 func (c *Client) Keys(ctx context.Context, o ListOptions) (Page[Key], error) {
 	return get[Page[Key]](ctx, c, "/v1/keys"+o.query())

@@ -16,6 +16,7 @@ import (
 
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
+	"github.com/civibus/civibus/rule"
 )
 
 //go:embed openapi.yaml
@@ -54,6 +55,9 @@ type Backend interface {
 	Exchange(exchangeID string) (Exchange, error)
 	// Exchanges lists the newest entries of the evidence log, oldest first.
 	Exchanges(ctx context.Context, limit int) ([]Entry, error)
+	// Simulate says what a rule would have said of the exchanges among the newest
+	// entries of the evidence log.
+	Simulate(ctx context.Context, r *rule.Rule, limit int) (Simulation, error)
 	// CheckLog checks the evidence log against the registry.
 	CheckLog(ctx context.Context) (Check, error)
 	// Config returns the effective configuration as a file.
@@ -90,6 +94,9 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s.handle("GET /v1/services/{id...}", s.service)
 	s.handle("GET /v1/rights", s.rights)
 	s.handle("GET /v1/rights/{id}", s.right)
+	s.handle("GET /v1/rules", s.rules)
+	s.handle("GET /v1/rules/{id...}", s.rule)
+	s.handle("POST /v1/rules/simulate", s.simulate)
 	s.handle("GET /v1/keys", s.keys)
 	s.handle("GET /v1/keys/{id}", s.key)
 	s.handle("POST /v1/keys", s.newKey)

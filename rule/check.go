@@ -292,3 +292,19 @@ func (c *checker) language() (*celguard.Language, error) {
 	}
 	return language(c.kind, c.Facts)
 }
+
+// Covers reports whether calls of a service are in the rule's scope.
+func (r *Rule) Covers(service civibus.ServiceID) bool {
+	s := &r.Document.Scope
+	switch {
+	case s.Member != "":
+		return s.Member == service.MemberID.String()
+	case s.Subsystem != "":
+		return s.Subsystem == service.ClientID.String()
+	case s.Service != "":
+		all := service
+		all.Version = ""
+		return s.Service == service.String() || s.Service == all.String()
+	}
+	return false
+}
