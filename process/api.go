@@ -153,7 +153,7 @@ func (r *Runtime) statusOf(in *registry.ProcessInstance, run *definition.Instanc
 	d := run.Process()
 	out := &InstanceStatus{
 		Instance: in.ID, Process: in.Process.String(), Title: d.Title, Variant: in.Variant, Started: in.Started,
-		Phase: [...]string{"", "running", "undoing", "ended"}[run.Phase], End: run.End, Events: run.Events,
+		Phase: run.Phase.String(), End: run.End, Events: run.Events,
 	}
 	for _, e := range d.Ends {
 		if e.ID == run.End {

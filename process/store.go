@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -75,6 +76,9 @@ type delivery struct {
 type store struct{ db *ldb.DB }
 
 func openStore(dir string) (*store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open the store of processes: %w", err)
+	}
 	db, err := ldb.Open(dir, opt.Options{WriteBuffer: 4 << 20})
 	if err != nil {
 		return nil, fmt.Errorf("open the store of processes in %s: %w", dir, err)

@@ -16,16 +16,20 @@ import (
 	"github.com/civibus/civibus/process/examples"
 )
 
-// newProcess is about definitions of processes. The ledger does not carry them yet.
+// newProcess is about processes that several bodies carry out together.
 func newProcess(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "process",
-		Short: "Check definitions of processes that several bodies carry out together",
+		Short: "Processes that several bodies carry out together",
 		Long: `A definition says which roles do which steps for each other, in which order and
-until when (spec/process.md). Running processes over the ledger is not built yet.`,
+until when (spec/process.md). It is registered once; bodies take its roles; an
+instance runs by the events that they post, and nobody drives the whole
+(docs/processes.md).`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(newProcessCheck(a), newProcessDraw(a), newProcessExample(a))
+	c.AddCommand(newProcessCheck(a), newProcessDraw(a), newProcessExample(a), newProcessSet(a), newProcessRole(a), newProcessList(a), newProcessShow(a),
+		newProcessInstances(a), newProcessStart(a), newProcessTurns(a), newProcessReport(a))
+	c.AddCommand(newProcessStatus(a)...)
 	return c
 }
 

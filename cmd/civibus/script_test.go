@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"testnet": testNet, "retry": retry, "await": await, "awaitfile": awaitFile, "subst": subst, "httpget": httpGet, "isjson": isJSON,
+			"testnet": testNet, "retry": retry, "await": await, "awaitfile": awaitFile, "subst": subst, "httpget": httpGet, "isjson": isJSON, "setenv": setEnv,
 		},
 		Setup: func(e *testscript.Env) error {
 			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -164,6 +164,15 @@ func subst(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
+}
+
+// setEnv sets a variable to the first line of a file: "setenv NAME FILE".
+func setEnv(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: setenv NAME FILE")
+	}
+	line, _, _ := strings.Cut(ts.ReadFile(args[1]), "\n")
+	ts.Setenv(args[0], line)
 }
 
 // isJSON checks that a file, e.g. stdout, is one JSON value and nothing else.

@@ -38,7 +38,7 @@ var rules = []arch.Rule{
 	{Room: "gateway", Allow: []string{".", "policy", "rule", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
 	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/ldb", "internal/backup/dump"}},
 	{Room: "node", Allow: []string{".", "gateway", "policy", "rule", "seal", "transport", "evidence", "events", "service", "link", "process", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
-	{Room: "admin", Allow: []string{".", "registry", "rule", "internal/problem", "internal/httpd"}},
+	{Room: "admin", Allow: []string{".", "registry", "process/definition", "rule", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
 	{Room: "apps", Allow: []string{".", "client"}},
 

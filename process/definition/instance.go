@@ -18,6 +18,15 @@ const (
 	Ended
 )
 
+// String returns the lower-case name.
+func (p Phase) String() string {
+	names := [...]string{"unspecified", "running", "undoing", "ended"}
+	if int(p) < len(names) {
+		return names[p]
+	}
+	return names[0]
+}
+
 // Status is where a step stands.
 type Status uint8
 
