@@ -78,6 +78,7 @@ func TestRefusals(t *testing.T) {
 	hierarchyRefusals(body, after, do)
 	processRefusals(run, body, after, do)
 	ruleRefusals(body, after, do)
+	evidenceTypeRefusals(body, after, do)
 	topicRefusals(body, after, do)
 	usageRefusals(body, after, do)
 	// Anchors have a test of their own; here for the catalogue.

@@ -134,6 +134,8 @@ func decodeRecord(key string, value []byte) (record, error) {
 		return decodeInstance(value)
 	case rulePrefix:
 		return decodeRule(value)
+	case evidenceTypePrefix:
+		return decodeEvidenceType(value)
 	case topicPrefix:
 		return decodeTopic(value)
 	case usagePrefix:

@@ -116,6 +116,7 @@ func (v *View) eachRecord(fn func(key string, value []byte)) {
 		}
 	})
 	scan(s.enacted, func(_ string, p *EnactedRule) { emit(ruleRecord{p}) })
+	scan(s.evidenceTypes, func(_ string, p *EvidenceType) { emit(evidenceTypeRecord{p}) })
 	scan(s.topics, func(_ string, p *Topic) { emit(topicRecord{p}) })
 	scan(s.usage, func(_ string, p *UsagePeriod) { emit(usageRecord{p}) })
 	scan(s.delegations, func(_ string, p *Delegation) { emit(delegationRecord{p}) })

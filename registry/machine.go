@@ -101,7 +101,7 @@ func loadState(store Store) (*state, error) {
 	for _, prefix := range []string{
 		paramsKey, memberPrefix, keyPrefix, subsystemPrefix, servicePrefix, rightPrefix, groupPrefix, groupMemberPrefix, logPrefix, sequencePrefix,
 		validatorPrefix, nodesPrefix, votesPrefix, proposalPrefix, votePrefix, delegationPrefix, hostingPrefix, upgradePrefix, misbehaviorPrefix,
-		chainPrefix, processPrefix, rolePrefix, instancePrefix, rulePrefix, topicPrefix, usagePrefix,
+		chainPrefix, processPrefix, rolePrefix, instancePrefix, rulePrefix, evidenceTypePrefix, topicPrefix, usagePrefix,
 	} {
 		err := store.Iterate(stateStoreKey(prefix), func(key, value []byte) error {
 			return st.loadValue(string(key[len(storeState):]), value)

@@ -191,6 +191,8 @@ func (s *state) record(key string) record {
 		return recordAt(s.instances, id, func(p *ProcessInstance) record { return instanceRecord{ProcessInstance: p} })
 	case rulePrefix:
 		return recordAt(s.enacted, id, func(p *EnactedRule) record { return ruleRecord{p} })
+	case evidenceTypePrefix:
+		return recordAt(s.evidenceTypes, id, func(p *EvidenceType) record { return evidenceTypeRecord{p} })
 	case topicPrefix:
 		return recordAt(s.topics, id, func(p *Topic) record { return topicRecord{p} })
 	case usagePrefix:

@@ -104,6 +104,9 @@ func (x *txn) newUnits(r record) (owner civibus.MemberID, n uint64) {
 		if _, ok := x.enacted.Get(r.ID.String()); !ok {
 			return r.ID.Owner, r.units()
 		}
+	case evidenceTypeRecord:
+		_, old = x.evidenceTypes.Get(r.ID.String())
+		owner = r.ID.Service.MemberID
 	case topicRecord:
 		_, old = x.topics.Get(r.ID.String())
 		owner = r.ID.Service.MemberID
@@ -190,6 +193,7 @@ func (s *state) recount() {
 	scan(s.processes, func(_ string, p *Process) { s.charge(p.ID.Owner, p.units()) })
 	scan(s.roles, func(_ string, r *ProcessRole) { s.charge(r.Subsystem.MemberID, 1) })
 	scan(s.enacted, func(_ string, r *EnactedRule) { s.charge(r.ID.Owner, r.units()) })
+	scan(s.evidenceTypes, func(_ string, t *EvidenceType) { s.charge(t.ID.Service.MemberID, 1) })
 	scan(s.topics, func(_ string, t *Topic) { s.charge(t.ID.Service.MemberID, 1) })
 	scan(s.usage, func(_ string, u *UsagePeriod) { s.charge(u.Member, 1) })
 	scan(s.proposals, func(_ string, p *Proposal) { s.charge(p.Proposer, p.units()) })

@@ -47,6 +47,9 @@ func drawBody(t *rapid.T, v *registry.View) (*testSigner, any) {
 	if rapid.IntRange(0, 2).Draw(t, "of a process") == 0 {
 		return drawProcessBody(t, v)
 	}
+	if rapid.IntRange(0, 5).Draw(t, "of an evidence type") == 0 {
+		return drawEvidenceTypeBody(t)
+	}
 	if rapid.IntRange(0, 5).Draw(t, "of a rule") == 0 {
 		return drawRuleBody(t)
 	}

@@ -19,33 +19,34 @@ type rightIndex = hashed[uint64, []*civibus.AccessRight]
 // make lookups independent of its size. Records are never changed in place: a
 // change puts a new one.
 type state struct {
-	params       *Params
-	members      *table[*civibus.Member]        // I/C/M
-	keys         *table[*civibus.RegisteredKey] // hex key id
-	subsystems   *table[*civibus.Subsystem]     // I/C/M/S
-	services     *table[*civibus.Service]       // I/C/M/S/SVC[/VER]
-	rights       *table[*civibus.AccessRight]   // id
-	groups       *table[*civibus.Group]         // id
-	groupMembers *table[*groupMember]           // group|client
-	logs         *table[*civibus.Log]           // origin
-	sequences    *table[sequence]               // hex key id
-	validators   *table[*validator]             // hex key id
-	nodes        *table[*memberNodes]           // I/C/M
-	votes        *table[*memberVotes]           // I/C/M
-	proposals    *table[*Proposal]              // id, 20 digits
-	ballots      *table[*Vote]                  // id|I/C/M
-	delegations  *table[*Delegation]            // root|to
-	hostings     *table[*Hosting]               // I/C/M
-	upgrades     *table[*Upgrade]               // name
-	misbehaviour *table[*Misconduct]            // hex key id|height, 20 digits
-	chains       *table[*chain]                 // hex key id
-	processes    *table[*Process]               // I/C/M/ID/VERSION
-	roles        *table[*ProcessRole]           // process/role|I/C/M/S
-	instances    *table[*ProcessInstance]       // hex id: those that go on, and ended
-	ended        []*ProcessInstance             // in the last block
-	enacted      *table[*EnactedRule]           // I/C/M/NUMBER/VERSION
-	topics       *table[*Topic]                 // I/C/M/S/SERVICE/TOPIC
-	usage        *table[*UsagePeriod]           // origin of an evidence log
+	params        *Params
+	members       *table[*civibus.Member]        // I/C/M
+	keys          *table[*civibus.RegisteredKey] // hex key id
+	subsystems    *table[*civibus.Subsystem]     // I/C/M/S
+	services      *table[*civibus.Service]       // I/C/M/S/SVC[/VER]
+	rights        *table[*civibus.AccessRight]   // id
+	groups        *table[*civibus.Group]         // id
+	groupMembers  *table[*groupMember]           // group|client
+	logs          *table[*civibus.Log]           // origin
+	sequences     *table[sequence]               // hex key id
+	validators    *table[*validator]             // hex key id
+	nodes         *table[*memberNodes]           // I/C/M
+	votes         *table[*memberVotes]           // I/C/M
+	proposals     *table[*Proposal]              // id, 20 digits
+	ballots       *table[*Vote]                  // id|I/C/M
+	delegations   *table[*Delegation]            // root|to
+	hostings      *table[*Hosting]               // I/C/M
+	upgrades      *table[*Upgrade]               // name
+	misbehaviour  *table[*Misconduct]            // hex key id|height, 20 digits
+	chains        *table[*chain]                 // hex key id
+	processes     *table[*Process]               // I/C/M/ID/VERSION
+	roles         *table[*ProcessRole]           // process/role|I/C/M/S
+	instances     *table[*ProcessInstance]       // hex id: those that go on, and ended
+	ended         []*ProcessInstance             // in the last block
+	enacted       *table[*EnactedRule]           // I/C/M/NUMBER/VERSION
+	topics        *table[*Topic]                 // I/C/M/S/SERVICE/TOPIC
+	evidenceTypes *table[*EvidenceType]          // I/C/M/S/SERVICE/TYPE
+	usage         *table[*UsagePeriod]           // origin of an evidence log
 
 	// Indices, derived from the above.
 	open        *table[struct{}]                          // ids of open proposals
@@ -57,6 +58,7 @@ type state struct {
 	rightsFor   *rightIndex                               // the rights that are not ended
 	groupsOf    *hashed[string, []string]                 // client: groups that it is in
 	instancesOf *table[struct{}]                          // I/C/M/S|id of instances that go on
+	typesOf     *table[struct{}]                          // requirement|I/C/M/S/SERVICE/TYPE
 	rulesOf     *hashed[string, []*EnactedRule]           // scope: the rules that are not ended
 
 	uncounted bool // while loading: nothing is charged
@@ -85,87 +87,91 @@ func (g *groupMember) open() bool { return openPeriod(g.periods) }
 
 func newState() *state {
 	return &state{
-		params:       &Params{},
-		members:      new(table[*civibus.Member]),
-		keys:         new(table[*civibus.RegisteredKey]),
-		subsystems:   new(table[*civibus.Subsystem]),
-		services:     new(table[*civibus.Service]),
-		rights:       new(table[*civibus.AccessRight]),
-		groups:       new(table[*civibus.Group]),
-		groupMembers: new(table[*groupMember]),
-		logs:         new(table[*civibus.Log]),
-		sequences:    new(table[sequence]),
-		validators:   new(table[*validator]),
-		nodes:        new(table[*memberNodes]),
-		votes:        new(table[*memberVotes]),
-		proposals:    new(table[*Proposal]),
-		ballots:      new(table[*Vote]),
-		delegations:  new(table[*Delegation]),
-		hostings:     new(table[*Hosting]),
-		upgrades:     new(table[*Upgrade]),
-		misbehaviour: new(table[*Misconduct]),
-		chains:       new(table[*chain]),
-		processes:    new(table[*Process]),
-		roles:        new(table[*ProcessRole]),
-		instances:    new(table[*ProcessInstance]),
-		instancesOf:  new(table[struct{}]),
-		enacted:      new(table[*EnactedRule]),
-		rulesOf:      new(hashed[string, []*EnactedRule]),
-		topics:       new(table[*Topic]),
-		usage:        new(table[*UsagePeriod]),
-		open:         new(table[struct{}]),
-		openOf:       new(table[struct{}]),
-		deadlines:    new(table[uint64]),
-		charged:      new(hashed[string, uint64]),
-		children:     new(table[struct{}]),
-		keysOf:       new(hashed[string, []*civibus.RegisteredKey]),
-		rightsFor:    new(rightIndex),
-		groupsOf:     new(hashed[string, []string]),
-		directory:    1,
+		params:        &Params{},
+		members:       new(table[*civibus.Member]),
+		keys:          new(table[*civibus.RegisteredKey]),
+		subsystems:    new(table[*civibus.Subsystem]),
+		services:      new(table[*civibus.Service]),
+		rights:        new(table[*civibus.AccessRight]),
+		groups:        new(table[*civibus.Group]),
+		groupMembers:  new(table[*groupMember]),
+		logs:          new(table[*civibus.Log]),
+		sequences:     new(table[sequence]),
+		validators:    new(table[*validator]),
+		nodes:         new(table[*memberNodes]),
+		votes:         new(table[*memberVotes]),
+		proposals:     new(table[*Proposal]),
+		ballots:       new(table[*Vote]),
+		delegations:   new(table[*Delegation]),
+		hostings:      new(table[*Hosting]),
+		upgrades:      new(table[*Upgrade]),
+		misbehaviour:  new(table[*Misconduct]),
+		chains:        new(table[*chain]),
+		processes:     new(table[*Process]),
+		roles:         new(table[*ProcessRole]),
+		instances:     new(table[*ProcessInstance]),
+		instancesOf:   new(table[struct{}]),
+		enacted:       new(table[*EnactedRule]),
+		rulesOf:       new(hashed[string, []*EnactedRule]),
+		topics:        new(table[*Topic]),
+		evidenceTypes: new(table[*EvidenceType]),
+		typesOf:       new(table[struct{}]),
+		usage:         new(table[*UsagePeriod]),
+		open:          new(table[struct{}]),
+		openOf:        new(table[struct{}]),
+		deadlines:     new(table[uint64]),
+		charged:       new(hashed[string, uint64]),
+		children:      new(table[struct{}]),
+		keysOf:        new(hashed[string, []*civibus.RegisteredKey]),
+		rightsFor:     new(rightIndex),
+		groupsOf:      new(hashed[string, []string]),
+		directory:     1,
 	}
 }
 
 // copy returns a state that can be written without the original noticing.
 func (s *state) copy() *state {
 	return &state{
-		params:       s.params,
-		members:      s.members.Copy(),
-		keys:         s.keys.Copy(),
-		subsystems:   s.subsystems.Copy(),
-		services:     s.services.Copy(),
-		rights:       s.rights.Copy(),
-		groups:       s.groups.Copy(),
-		groupMembers: s.groupMembers.Copy(),
-		logs:         s.logs.Copy(),
-		sequences:    s.sequences.Copy(),
-		validators:   s.validators.Copy(),
-		nodes:        s.nodes.Copy(),
-		votes:        s.votes.Copy(),
-		proposals:    s.proposals.Copy(),
-		ballots:      s.ballots.Copy(),
-		delegations:  s.delegations.Copy(),
-		hostings:     s.hostings.Copy(),
-		upgrades:     s.upgrades.Copy(),
-		misbehaviour: s.misbehaviour.Copy(),
-		chains:       s.chains.Copy(),
-		processes:    s.processes.Copy(),
-		roles:        s.roles.Copy(),
-		instances:    s.instances.Copy(),
-		ended:        s.ended,
-		instancesOf:  s.instancesOf.Copy(),
-		enacted:      s.enacted.Copy(),
-		rulesOf:      s.rulesOf.Copy(),
-		topics:       s.topics.Copy(),
-		usage:        s.usage.Copy(),
-		open:         s.open.Copy(),
-		openOf:       s.openOf.Copy(),
-		deadlines:    s.deadlines.Copy(),
-		charged:      s.charged.Copy(),
-		children:     s.children.Copy(),
-		keysOf:       s.keysOf.Copy(),
-		rightsFor:    s.rightsFor.Copy(),
-		groupsOf:     s.groupsOf.Copy(),
-		directory:    s.directory,
+		params:        s.params,
+		members:       s.members.Copy(),
+		keys:          s.keys.Copy(),
+		subsystems:    s.subsystems.Copy(),
+		services:      s.services.Copy(),
+		rights:        s.rights.Copy(),
+		groups:        s.groups.Copy(),
+		groupMembers:  s.groupMembers.Copy(),
+		logs:          s.logs.Copy(),
+		sequences:     s.sequences.Copy(),
+		validators:    s.validators.Copy(),
+		nodes:         s.nodes.Copy(),
+		votes:         s.votes.Copy(),
+		proposals:     s.proposals.Copy(),
+		ballots:       s.ballots.Copy(),
+		delegations:   s.delegations.Copy(),
+		hostings:      s.hostings.Copy(),
+		upgrades:      s.upgrades.Copy(),
+		misbehaviour:  s.misbehaviour.Copy(),
+		chains:        s.chains.Copy(),
+		processes:     s.processes.Copy(),
+		roles:         s.roles.Copy(),
+		instances:     s.instances.Copy(),
+		ended:         s.ended,
+		instancesOf:   s.instancesOf.Copy(),
+		enacted:       s.enacted.Copy(),
+		rulesOf:       s.rulesOf.Copy(),
+		topics:        s.topics.Copy(),
+		evidenceTypes: s.evidenceTypes.Copy(),
+		typesOf:       s.typesOf.Copy(),
+		usage:         s.usage.Copy(),
+		open:          s.open.Copy(),
+		openOf:        s.openOf.Copy(),
+		deadlines:     s.deadlines.Copy(),
+		charged:       s.charged.Copy(),
+		children:      s.children.Copy(),
+		keysOf:        s.keysOf.Copy(),
+		rightsFor:     s.rightsFor.Copy(),
+		groupsOf:      s.groupsOf.Copy(),
+		directory:     s.directory,
 	}
 }
 

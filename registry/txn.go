@@ -218,6 +218,8 @@ func (x *txn) handleCoordination(tx *registrypb.Tx) ([]record, *refusal) {
 		return x.setRule(b.SetRule)
 	case *registrypb.Tx_SetRuleStatus:
 		return x.setRuleStatus(b.SetRuleStatus)
+	case *registrypb.Tx_SetEvidenceType:
+		return x.setEvidenceType(b.SetEvidenceType)
 	case *registrypb.Tx_SetTopic:
 		return x.setTopic(b.SetTopic)
 	case *registrypb.Tx_AnchorUsage:

@@ -725,6 +725,7 @@ type Tx struct {
 	//	*Tx_SetRuleStatus
 	//	*Tx_SetTopic
 	//	*Tx_AnchorUsage
+	//	*Tx_SetEvidenceType
 	Body          isTx_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1119,6 +1120,15 @@ func (x *Tx) GetAnchorUsage() *AnchorUsage {
 	return nil
 }
 
+func (x *Tx) GetSetEvidenceType() *SetEvidenceType {
+	if x != nil {
+		if x, ok := x.Body.(*Tx_SetEvidenceType); ok {
+			return x.SetEvidenceType
+		}
+	}
+	return nil
+}
+
 type isTx_Body interface {
 	isTx_Body()
 }
@@ -1269,6 +1279,10 @@ type Tx_AnchorUsage struct {
 	AnchorUsage *AnchorUsage `protobuf:"bytes,68,opt,name=anchor_usage,json=anchorUsage,proto3,oneof"`
 }
 
+type Tx_SetEvidenceType struct {
+	SetEvidenceType *SetEvidenceType `protobuf:"bytes,70,opt,name=set_evidence_type,json=setEvidenceType,proto3,oneof"`
+}
+
 func (*Tx_SetMember) isTx_Body() {}
 
 func (*Tx_SetMemberStatus) isTx_Body() {}
@@ -1340,6 +1354,8 @@ func (*Tx_SetRuleStatus) isTx_Body() {}
 func (*Tx_SetTopic) isTx_Body() {}
 
 func (*Tx_AnchorUsage) isTx_Body() {}
+
+func (*Tx_SetEvidenceType) isTx_Body() {}
 
 // SetMember creates a member or changes its name, parent or gateways.
 type SetMember struct {
@@ -5095,6 +5111,92 @@ func (x *AnchorUsage) GetRoot() []byte {
 	return nil
 }
 
+// SetEvidenceType registers a type of evidence that a service gives, or changes all but
+// its name (protocol 2; spec/once.md).
+type SetEvidenceType struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // I/C/M/S/SERVICE/TYPE, of a service without a version
+	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Law           string                 `protobuf:"bytes,3,opt,name=law,proto3" json:"law,omitempty"`                   // the provision under which it is given
+	Requirements  []string               `protobuf:"bytes,4,rep,name=requirements,proto3" json:"requirements,omitempty"` // URIs of the requirements that it proves, ascending
+	Status        Status                 `protobuf:"varint,5,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Notice        string                 `protobuf:"bytes,6,opt,name=notice,proto3" json:"notice,omitempty"` // why it is suspended
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEvidenceType) Reset() {
+	*x = SetEvidenceType{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEvidenceType) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEvidenceType) ProtoMessage() {}
+
+func (x *SetEvidenceType) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEvidenceType.ProtoReflect.Descriptor instead.
+func (*SetEvidenceType) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *SetEvidenceType) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetEvidenceType) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *SetEvidenceType) GetLaw() string {
+	if x != nil {
+		return x.Law
+	}
+	return ""
+}
+
+func (x *SetEvidenceType) GetRequirements() []string {
+	if x != nil {
+		return x.Requirements
+	}
+	return nil
+}
+
+func (x *SetEvidenceType) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *SetEvidenceType) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
 // Period is a stretch of heights in which something was in force.
 type Period struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -5106,7 +5208,7 @@ type Period struct {
 
 func (x *Period) Reset() {
 	*x = Period{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5118,7 +5220,7 @@ func (x *Period) String() string {
 func (*Period) ProtoMessage() {}
 
 func (x *Period) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[60]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5131,7 +5233,7 @@ func (x *Period) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Period.ProtoReflect.Descriptor instead.
 func (*Period) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{60}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Period) GetFromHeight() uint64 {
@@ -5162,7 +5264,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5174,7 +5276,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[61]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5187,7 +5289,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{61}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Member) GetId() string {
@@ -5249,7 +5351,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5261,7 +5363,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[62]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5274,7 +5376,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{62}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *Key) GetId() []byte {
@@ -5352,7 +5454,7 @@ type Subsystem struct {
 
 func (x *Subsystem) Reset() {
 	*x = Subsystem{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5364,7 +5466,7 @@ func (x *Subsystem) String() string {
 func (*Subsystem) ProtoMessage() {}
 
 func (x *Subsystem) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[63]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5377,7 +5479,7 @@ func (x *Subsystem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Subsystem.ProtoReflect.Descriptor instead.
 func (*Subsystem) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{63}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Subsystem) GetId() string {
@@ -5424,7 +5526,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5436,7 +5538,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[64]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5449,7 +5551,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{64}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Service) GetId() string {
@@ -5522,7 +5624,7 @@ type Right struct {
 
 func (x *Right) Reset() {
 	*x = Right{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5534,7 +5636,7 @@ func (x *Right) String() string {
 func (*Right) ProtoMessage() {}
 
 func (x *Right) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[65]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5547,7 +5649,7 @@ func (x *Right) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Right.ProtoReflect.Descriptor instead.
 func (*Right) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{65}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Right) GetId() string {
@@ -5595,7 +5697,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5607,7 +5709,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[66]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5620,7 +5722,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{66}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Group) GetId() string {
@@ -5648,7 +5750,7 @@ type GroupMember struct {
 
 func (x *GroupMember) Reset() {
 	*x = GroupMember{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5660,7 +5762,7 @@ func (x *GroupMember) String() string {
 func (*GroupMember) ProtoMessage() {}
 
 func (x *GroupMember) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[67]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5673,7 +5775,7 @@ func (x *GroupMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupMember.ProtoReflect.Descriptor instead.
 func (*GroupMember) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{67}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *GroupMember) GetGroup() string {
@@ -5710,7 +5812,7 @@ type Log struct {
 
 func (x *Log) Reset() {
 	*x = Log{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5722,7 +5824,7 @@ func (x *Log) String() string {
 func (*Log) ProtoMessage() {}
 
 func (x *Log) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[68]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5735,7 +5837,7 @@ func (x *Log) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Log.ProtoReflect.Descriptor instead.
 func (*Log) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{68}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Log) GetOrigin() string {
@@ -5785,7 +5887,7 @@ type Notarisation struct {
 
 func (x *Notarisation) Reset() {
 	*x = Notarisation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5797,7 +5899,7 @@ func (x *Notarisation) String() string {
 func (*Notarisation) ProtoMessage() {}
 
 func (x *Notarisation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[69]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5810,7 +5912,7 @@ func (x *Notarisation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Notarisation.ProtoReflect.Descriptor instead.
 func (*Notarisation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{69}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *Notarisation) GetDigest() []byte {
@@ -5852,7 +5954,7 @@ type Sequence struct {
 
 func (x *Sequence) Reset() {
 	*x = Sequence{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5864,7 +5966,7 @@ func (x *Sequence) String() string {
 func (*Sequence) ProtoMessage() {}
 
 func (x *Sequence) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[70]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5877,7 +5979,7 @@ func (x *Sequence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sequence.ProtoReflect.Descriptor instead.
 func (*Sequence) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{70}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Sequence) GetLast() uint64 {
@@ -5921,7 +6023,7 @@ type Params struct {
 
 func (x *Params) Reset() {
 	*x = Params{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5933,7 +6035,7 @@ func (x *Params) String() string {
 func (*Params) ProtoMessage() {}
 
 func (x *Params) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[71]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5946,7 +6048,7 @@ func (x *Params) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Params.ProtoReflect.Descriptor instead.
 func (*Params) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{71}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *Params) GetInstance() string {
@@ -6037,7 +6139,7 @@ type Votes struct {
 
 func (x *Votes) Reset() {
 	*x = Votes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6049,7 +6151,7 @@ func (x *Votes) String() string {
 func (*Votes) ProtoMessage() {}
 
 func (x *Votes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[72]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6062,7 +6164,7 @@ func (x *Votes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Votes.ProtoReflect.Descriptor instead.
 func (*Votes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{72}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *Votes) GetMember() string {
@@ -6092,7 +6194,7 @@ type Validator struct {
 
 func (x *Validator) Reset() {
 	*x = Validator{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6104,7 +6206,7 @@ func (x *Validator) String() string {
 func (*Validator) ProtoMessage() {}
 
 func (x *Validator) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[73]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6117,7 +6219,7 @@ func (x *Validator) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Validator.ProtoReflect.Descriptor instead.
 func (*Validator) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{73}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *Validator) GetKeyId() []byte {
@@ -6158,7 +6260,7 @@ type Nodes struct {
 
 func (x *Nodes) Reset() {
 	*x = Nodes{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6170,7 +6272,7 @@ func (x *Nodes) String() string {
 func (*Nodes) ProtoMessage() {}
 
 func (x *Nodes) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[74]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6183,7 +6285,7 @@ func (x *Nodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Nodes.ProtoReflect.Descriptor instead.
 func (*Nodes) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{74}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Nodes) GetMember() string {
@@ -6220,7 +6322,7 @@ type Proposal struct {
 
 func (x *Proposal) Reset() {
 	*x = Proposal{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6232,7 +6334,7 @@ func (x *Proposal) String() string {
 func (*Proposal) ProtoMessage() {}
 
 func (x *Proposal) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[75]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6245,7 +6347,7 @@ func (x *Proposal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proposal.ProtoReflect.Descriptor instead.
 func (*Proposal) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{75}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Proposal) GetId() uint64 {
@@ -6344,7 +6446,7 @@ type Tally struct {
 
 func (x *Tally) Reset() {
 	*x = Tally{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6356,7 +6458,7 @@ func (x *Tally) String() string {
 func (*Tally) ProtoMessage() {}
 
 func (x *Tally) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[76]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6369,7 +6471,7 @@ func (x *Tally) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tally.ProtoReflect.Descriptor instead.
 func (*Tally) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{76}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Tally) GetYes() uint64 {
@@ -6405,7 +6507,7 @@ type Vote struct {
 
 func (x *Vote) Reset() {
 	*x = Vote{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6417,7 +6519,7 @@ func (x *Vote) String() string {
 func (*Vote) ProtoMessage() {}
 
 func (x *Vote) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[77]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6430,7 +6532,7 @@ func (x *Vote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Vote.ProtoReflect.Descriptor instead.
 func (*Vote) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{77}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *Vote) GetProposal() uint64 {
@@ -6464,7 +6566,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6476,7 +6578,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[78]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6489,7 +6591,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{78}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *Ballot) GetHeight() uint64 {
@@ -6522,7 +6624,7 @@ type Delegation struct {
 
 func (x *Delegation) Reset() {
 	*x = Delegation{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6534,7 +6636,7 @@ func (x *Delegation) String() string {
 func (*Delegation) ProtoMessage() {}
 
 func (x *Delegation) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[79]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6547,7 +6649,7 @@ func (x *Delegation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delegation.ProtoReflect.Descriptor instead.
 func (*Delegation) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{79}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
 }
 
 func (x *Delegation) GetRoot() string {
@@ -6618,7 +6720,7 @@ type Hosting struct {
 
 func (x *Hosting) Reset() {
 	*x = Hosting{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6630,7 +6732,7 @@ func (x *Hosting) String() string {
 func (*Hosting) ProtoMessage() {}
 
 func (x *Hosting) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[80]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6643,7 +6745,7 @@ func (x *Hosting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hosting.ProtoReflect.Descriptor instead.
 func (*Hosting) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{80}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *Hosting) GetMember() string {
@@ -6678,7 +6780,7 @@ type HostPeriod struct {
 
 func (x *HostPeriod) Reset() {
 	*x = HostPeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6690,7 +6792,7 @@ func (x *HostPeriod) String() string {
 func (*HostPeriod) ProtoMessage() {}
 
 func (x *HostPeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[81]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6703,7 +6805,7 @@ func (x *HostPeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HostPeriod.ProtoReflect.Descriptor instead.
 func (*HostPeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{81}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *HostPeriod) GetHost() string {
@@ -6740,7 +6842,7 @@ type Upgrade struct {
 
 func (x *Upgrade) Reset() {
 	*x = Upgrade{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6752,7 +6854,7 @@ func (x *Upgrade) String() string {
 func (*Upgrade) ProtoMessage() {}
 
 func (x *Upgrade) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[82]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6765,7 +6867,7 @@ func (x *Upgrade) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upgrade.ProtoReflect.Descriptor instead.
 func (*Upgrade) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{82}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *Upgrade) GetName() string {
@@ -6816,7 +6918,7 @@ type Misbehaviour struct {
 
 func (x *Misbehaviour) Reset() {
 	*x = Misbehaviour{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6828,7 +6930,7 @@ func (x *Misbehaviour) String() string {
 func (*Misbehaviour) ProtoMessage() {}
 
 func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[83]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6841,7 +6943,7 @@ func (x *Misbehaviour) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Misbehaviour.ProtoReflect.Descriptor instead.
 func (*Misbehaviour) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{83}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Misbehaviour) GetKeyId() []byte {
@@ -6884,7 +6986,7 @@ type Chain struct {
 
 func (x *Chain) Reset() {
 	*x = Chain{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6896,7 +6998,7 @@ func (x *Chain) String() string {
 func (*Chain) ProtoMessage() {}
 
 func (x *Chain) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[84]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6909,7 +7011,7 @@ func (x *Chain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Chain.ProtoReflect.Descriptor instead.
 func (*Chain) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{84}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Chain) GetKeyId() []byte {
@@ -6947,7 +7049,7 @@ type Process struct {
 
 func (x *Process) Reset() {
 	*x = Process{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6959,7 +7061,7 @@ func (x *Process) String() string {
 func (*Process) ProtoMessage() {}
 
 func (x *Process) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[85]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6972,7 +7074,7 @@ func (x *Process) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Process.ProtoReflect.Descriptor instead.
 func (*Process) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{85}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *Process) GetId() string {
@@ -7025,7 +7127,7 @@ type ProcessRole struct {
 
 func (x *ProcessRole) Reset() {
 	*x = ProcessRole{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7037,7 +7139,7 @@ func (x *ProcessRole) String() string {
 func (*ProcessRole) ProtoMessage() {}
 
 func (x *ProcessRole) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[86]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7050,7 +7152,7 @@ func (x *ProcessRole) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProcessRole.ProtoReflect.Descriptor instead.
 func (*ProcessRole) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{86}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *ProcessRole) GetProcess() string {
@@ -7119,7 +7221,7 @@ type Instance struct {
 
 func (x *Instance) Reset() {
 	*x = Instance{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7131,7 +7233,7 @@ func (x *Instance) String() string {
 func (*Instance) ProtoMessage() {}
 
 func (x *Instance) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[87]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7144,7 +7246,7 @@ func (x *Instance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Instance.ProtoReflect.Descriptor instead.
 func (*Instance) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{87}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *Instance) GetId() string {
@@ -7271,7 +7373,7 @@ type StepState struct {
 
 func (x *StepState) Reset() {
 	*x = StepState{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7283,7 +7385,7 @@ func (x *StepState) String() string {
 func (*StepState) ProtoMessage() {}
 
 func (x *StepState) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[88]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7296,7 +7398,7 @@ func (x *StepState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepState.ProtoReflect.Descriptor instead.
 func (*StepState) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{88}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *StepState) GetStatus() uint32 {
@@ -7389,7 +7491,7 @@ type KnownFact struct {
 
 func (x *KnownFact) Reset() {
 	*x = KnownFact{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7401,7 +7503,7 @@ func (x *KnownFact) String() string {
 func (*KnownFact) ProtoMessage() {}
 
 func (x *KnownFact) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[89]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7414,7 +7516,7 @@ func (x *KnownFact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownFact.ProtoReflect.Descriptor instead.
 func (*KnownFact) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{89}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *KnownFact) GetFact() string {
@@ -7463,7 +7565,7 @@ type Consent struct {
 
 func (x *Consent) Reset() {
 	*x = Consent{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7475,7 +7577,7 @@ func (x *Consent) String() string {
 func (*Consent) ProtoMessage() {}
 
 func (x *Consent) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[90]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7488,7 +7590,7 @@ func (x *Consent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Consent.ProtoReflect.Descriptor instead.
 func (*Consent) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{90}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Consent) GetSubsystem() string {
@@ -7518,7 +7620,7 @@ type StepPosted struct {
 
 func (x *StepPosted) Reset() {
 	*x = StepPosted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7530,7 +7632,7 @@ func (x *StepPosted) String() string {
 func (*StepPosted) ProtoMessage() {}
 
 func (x *StepPosted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[91]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7543,7 +7645,7 @@ func (x *StepPosted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StepPosted.ProtoReflect.Descriptor instead.
 func (*StepPosted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{91}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *StepPosted) GetEvent() *PostStep {
@@ -7588,7 +7690,7 @@ type EnactedRule struct {
 
 func (x *EnactedRule) Reset() {
 	*x = EnactedRule{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7600,7 +7702,7 @@ func (x *EnactedRule) String() string {
 func (*EnactedRule) ProtoMessage() {}
 
 func (x *EnactedRule) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[92]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7613,7 +7715,7 @@ func (x *EnactedRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnactedRule.ProtoReflect.Descriptor instead.
 func (*EnactedRule) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{92}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *EnactedRule) GetId() string {
@@ -7666,7 +7768,7 @@ type Topic struct {
 
 func (x *Topic) Reset() {
 	*x = Topic{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7678,7 +7780,7 @@ func (x *Topic) String() string {
 func (*Topic) ProtoMessage() {}
 
 func (x *Topic) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[93]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7691,7 +7793,7 @@ func (x *Topic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Topic.ProtoReflect.Descriptor instead.
 func (*Topic) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{93}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{94}
 }
 
 func (x *Topic) GetId() string {
@@ -7757,7 +7859,7 @@ type UsagePeriod struct {
 
 func (x *UsagePeriod) Reset() {
 	*x = UsagePeriod{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7769,7 +7871,7 @@ func (x *UsagePeriod) String() string {
 func (*UsagePeriod) ProtoMessage() {}
 
 func (x *UsagePeriod) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[94]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7782,7 +7884,7 @@ func (x *UsagePeriod) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsagePeriod.ProtoReflect.Descriptor instead.
 func (*UsagePeriod) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{94}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *UsagePeriod) GetOrigin() string {
@@ -7874,7 +7976,7 @@ type UsageCount struct {
 
 func (x *UsageCount) Reset() {
 	*x = UsageCount{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7886,7 +7988,7 @@ func (x *UsageCount) String() string {
 func (*UsageCount) ProtoMessage() {}
 
 func (x *UsageCount) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[95]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7899,7 +8001,7 @@ func (x *UsageCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageCount.ProtoReflect.Descriptor instead.
 func (*UsageCount) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{95}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *UsageCount) GetShown() uint64 {
@@ -7921,6 +8023,99 @@ func (x *UsageCount) GetNever() uint64 {
 		return x.Never
 	}
 	return 0
+}
+
+// EvidenceType is what a service can give evidence of.
+type EvidenceType struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Title         string                 `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	Law           string                 `protobuf:"bytes,3,opt,name=law,proto3" json:"law,omitempty"`
+	Requirements  []string               `protobuf:"bytes,4,rep,name=requirements,proto3" json:"requirements,omitempty"`
+	Status        Status                 `protobuf:"varint,5,opt,name=status,proto3,enum=civibus.registry.v1.Status" json:"status,omitempty"`
+	Notice        string                 `protobuf:"bytes,6,opt,name=notice,proto3" json:"notice,omitempty"`
+	Periods       []*Period              `protobuf:"bytes,7,rep,name=periods,proto3" json:"periods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvidenceType) Reset() {
+	*x = EvidenceType{}
+	mi := &file_registry_registrypb_registry_proto_msgTypes[97]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvidenceType) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvidenceType) ProtoMessage() {}
+
+func (x *EvidenceType) ProtoReflect() protoreflect.Message {
+	mi := &file_registry_registrypb_registry_proto_msgTypes[97]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvidenceType.ProtoReflect.Descriptor instead.
+func (*EvidenceType) Descriptor() ([]byte, []int) {
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{97}
+}
+
+func (x *EvidenceType) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *EvidenceType) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *EvidenceType) GetLaw() string {
+	if x != nil {
+		return x.Law
+	}
+	return ""
+}
+
+func (x *EvidenceType) GetRequirements() []string {
+	if x != nil {
+		return x.Requirements
+	}
+	return nil
+}
+
+func (x *EvidenceType) GetStatus() Status {
+	if x != nil {
+		return x.Status
+	}
+	return Status_STATUS_UNSPECIFIED
+}
+
+func (x *EvidenceType) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
+func (x *EvidenceType) GetPeriods() []*Period {
+	if x != nil {
+		return x.Periods
+	}
+	return nil
 }
 
 // Event is one leaf of the registry's event log.
@@ -7961,6 +8156,7 @@ type Event struct {
 	//	*Event_RuleSet
 	//	*Event_TopicSet
 	//	*Event_UsageAnchored
+	//	*Event_EvidenceTypeSet
 	Body          isEvent_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -7968,7 +8164,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[96]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -7980,7 +8176,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[96]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -7993,7 +8189,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{96}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{98}
 }
 
 func (x *Event) GetHeight() uint64 {
@@ -8290,6 +8486,15 @@ func (x *Event) GetUsageAnchored() *UsagePeriod {
 	return nil
 }
 
+func (x *Event) GetEvidenceTypeSet() *EvidenceType {
+	if x != nil {
+		if x, ok := x.Body.(*Event_EvidenceTypeSet); ok {
+			return x.EvidenceTypeSet
+		}
+	}
+	return nil
+}
+
 type isEvent_Body interface {
 	isEvent_Body()
 }
@@ -8406,6 +8611,10 @@ type Event_UsageAnchored struct {
 	UsageAnchored *UsagePeriod `protobuf:"bytes,48,opt,name=usage_anchored,json=usageAnchored,proto3,oneof"`
 }
 
+type Event_EvidenceTypeSet struct {
+	EvidenceTypeSet *EvidenceType `protobuf:"bytes,50,opt,name=evidence_type_set,json=evidenceTypeSet,proto3,oneof"`
+}
+
 func (*Event_MemberSet) isEvent_Body() {}
 
 func (*Event_KeySet) isEvent_Body() {}
@@ -8462,6 +8671,8 @@ func (*Event_TopicSet) isEvent_Body() {}
 
 func (*Event_UsageAnchored) isEvent_Body() {}
 
+func (*Event_EvidenceTypeSet) isEvent_Body() {}
+
 // BlockCommitted is the last event of every block that changed anything. It
 // binds the state root to the event log, so that whoever trusts a cosigned
 // checkpoint can check state proofs at its height.
@@ -8476,7 +8687,7 @@ type BlockCommitted struct {
 
 func (x *BlockCommitted) Reset() {
 	*x = BlockCommitted{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[97]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8488,7 +8699,7 @@ func (x *BlockCommitted) String() string {
 func (*BlockCommitted) ProtoMessage() {}
 
 func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[97]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8501,7 +8712,7 @@ func (x *BlockCommitted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlockCommitted.ProtoReflect.Descriptor instead.
 func (*BlockCommitted) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{97}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *BlockCommitted) GetTimeUnixNano() int64 {
@@ -8540,7 +8751,7 @@ type StateProof struct {
 
 func (x *StateProof) Reset() {
 	*x = StateProof{}
-	mi := &file_registry_registrypb_registry_proto_msgTypes[98]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -8552,7 +8763,7 @@ func (x *StateProof) String() string {
 func (*StateProof) ProtoMessage() {}
 
 func (x *StateProof) ProtoReflect() protoreflect.Message {
-	mi := &file_registry_registrypb_registry_proto_msgTypes[98]
+	mi := &file_registry_registrypb_registry_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -8565,7 +8776,7 @@ func (x *StateProof) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StateProof.ProtoReflect.Descriptor instead.
 func (*StateProof) Descriptor() ([]byte, []int) {
-	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{98}
+	return file_registry_registrypb_registry_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *StateProof) GetDepth() uint32 {
@@ -8610,7 +8821,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\"registry/registrypb/registry.proto\x12\x13civibus.registry.v1\"8\n" +
 	"\bEnvelope\x12\x0e\n" +
 	"\x02tx\x18\x01 \x01(\fR\x02tx\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xe8\x14\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xbc\x15\n" +
 	"\x02Tx\x12\x19\n" +
 	"\bchain_id\x18\x01 \x01(\tR\achainId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\fR\x05keyId\x12\x1a\n" +
@@ -8659,7 +8870,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\bset_rule\x18< \x01(\v2\x1c.civibus.registry.v1.SetRuleH\x00R\asetRule\x12L\n" +
 	"\x0fset_rule_status\x18= \x01(\v2\".civibus.registry.v1.SetRuleStatusH\x00R\rsetRuleStatus\x12<\n" +
 	"\tset_topic\x18@ \x01(\v2\x1d.civibus.registry.v1.SetTopicH\x00R\bsetTopic\x12E\n" +
-	"\fanchor_usage\x18D \x01(\v2 .civibus.registry.v1.AnchorUsageH\x00R\vanchorUsageB\x06\n" +
+	"\fanchor_usage\x18D \x01(\v2 .civibus.registry.v1.AnchorUsageH\x00R\vanchorUsage\x12R\n" +
+	"\x11set_evidence_type\x18F \x01(\v2$.civibus.registry.v1.SetEvidenceTypeH\x00R\x0fsetEvidenceTypeB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\tSetMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -8940,7 +9152,14 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x05shown\x18\x06 \x01(\x04R\x05shown\x12\x14\n" +
 	"\x05later\x18\a \x01(\x04R\x05later\x12\x14\n" +
 	"\x05never\x18\b \x01(\x04R\x05never\x12\x12\n" +
-	"\x04root\x18\t \x01(\fR\x04root\"F\n" +
+	"\x04root\x18\t \x01(\fR\x04root\"\xba\x01\n" +
+	"\x0fSetEvidenceType\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x10\n" +
+	"\x03law\x18\x03 \x01(\tR\x03law\x12\"\n" +
+	"\frequirements\x18\x04 \x03(\tR\frequirements\x123\n" +
+	"\x06status\x18\x05 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x06 \x01(\tR\x06notice\"F\n" +
 	"\x06Period\x12\x1f\n" +
 	"\vfrom_height\x18\x01 \x01(\x04R\n" +
 	"fromHeight\x12\x1b\n" +
@@ -9190,7 +9409,15 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"UsageCount\x12\x14\n" +
 	"\x05shown\x18\x01 \x01(\x04R\x05shown\x12\x14\n" +
 	"\x05later\x18\x02 \x01(\x04R\x05later\x12\x14\n" +
-	"\x05never\x18\x03 \x01(\x04R\x05never\"\xd1\x0f\n" +
+	"\x05never\x18\x03 \x01(\x04R\x05never\"\xee\x01\n" +
+	"\fEvidenceType\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x10\n" +
+	"\x03law\x18\x03 \x01(\tR\x03law\x12\"\n" +
+	"\frequirements\x18\x04 \x03(\tR\frequirements\x123\n" +
+	"\x06status\x18\x05 \x01(\x0e2\x1b.civibus.registry.v1.StatusR\x06status\x12\x16\n" +
+	"\x06notice\x18\x06 \x01(\tR\x06notice\x125\n" +
+	"\aperiods\x18\a \x03(\v2\x1b.civibus.registry.v1.PeriodR\aperiods\"\xa2\x10\n" +
 	"\x05Event\x12\x16\n" +
 	"\x06height\x18\x01 \x01(\x04R\x06height\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\rR\x05index\x12\x17\n" +
@@ -9232,7 +9459,8 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"stepPosted\x12=\n" +
 	"\brule_set\x18( \x01(\v2 .civibus.registry.v1.EnactedRuleH\x00R\aruleSet\x129\n" +
 	"\ttopic_set\x18, \x01(\v2\x1a.civibus.registry.v1.TopicH\x00R\btopicSet\x12I\n" +
-	"\x0eusage_anchored\x180 \x01(\v2 .civibus.registry.v1.UsagePeriodH\x00R\rusageAnchoredB\x06\n" +
+	"\x0eusage_anchored\x180 \x01(\v2 .civibus.registry.v1.UsagePeriodH\x00R\rusageAnchored\x12O\n" +
+	"\x11evidence_type_set\x182 \x01(\v2!.civibus.registry.v1.EvidenceTypeH\x00R\x0fevidenceTypeSetB\x06\n" +
 	"\x04body\"y\n" +
 	"\x0eBlockCommitted\x12$\n" +
 	"\x0etime_unix_nano\x18\x01 \x01(\x03R\ftimeUnixNano\x12\x1d\n" +
@@ -9325,7 +9553,7 @@ func file_registry_registrypb_registry_proto_rawDescGZIP() []byte {
 }
 
 var file_registry_registrypb_registry_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 99)
+var file_registry_registrypb_registry_proto_msgTypes = make([]protoimpl.MessageInfo, 101)
 var file_registry_registrypb_registry_proto_goTypes = []any{
 	(Status)(0),                // 0: civibus.registry.v1.Status
 	(Purpose)(0),               // 1: civibus.registry.v1.Purpose
@@ -9398,45 +9626,47 @@ var file_registry_registrypb_registry_proto_goTypes = []any{
 	(*SetRuleStatus)(nil),      // 68: civibus.registry.v1.SetRuleStatus
 	(*SetTopic)(nil),           // 69: civibus.registry.v1.SetTopic
 	(*AnchorUsage)(nil),        // 70: civibus.registry.v1.AnchorUsage
-	(*Period)(nil),             // 71: civibus.registry.v1.Period
-	(*Member)(nil),             // 72: civibus.registry.v1.Member
-	(*Key)(nil),                // 73: civibus.registry.v1.Key
-	(*Subsystem)(nil),          // 74: civibus.registry.v1.Subsystem
-	(*Service)(nil),            // 75: civibus.registry.v1.Service
-	(*Right)(nil),              // 76: civibus.registry.v1.Right
-	(*Group)(nil),              // 77: civibus.registry.v1.Group
-	(*GroupMember)(nil),        // 78: civibus.registry.v1.GroupMember
-	(*Log)(nil),                // 79: civibus.registry.v1.Log
-	(*Notarisation)(nil),       // 80: civibus.registry.v1.Notarisation
-	(*Sequence)(nil),           // 81: civibus.registry.v1.Sequence
-	(*Params)(nil),             // 82: civibus.registry.v1.Params
-	(*Votes)(nil),              // 83: civibus.registry.v1.Votes
-	(*Validator)(nil),          // 84: civibus.registry.v1.Validator
-	(*Nodes)(nil),              // 85: civibus.registry.v1.Nodes
-	(*Proposal)(nil),           // 86: civibus.registry.v1.Proposal
-	(*Tally)(nil),              // 87: civibus.registry.v1.Tally
-	(*Vote)(nil),               // 88: civibus.registry.v1.Vote
-	(*Ballot)(nil),             // 89: civibus.registry.v1.Ballot
-	(*Delegation)(nil),         // 90: civibus.registry.v1.Delegation
-	(*Hosting)(nil),            // 91: civibus.registry.v1.Hosting
-	(*HostPeriod)(nil),         // 92: civibus.registry.v1.HostPeriod
-	(*Upgrade)(nil),            // 93: civibus.registry.v1.Upgrade
-	(*Misbehaviour)(nil),       // 94: civibus.registry.v1.Misbehaviour
-	(*Chain)(nil),              // 95: civibus.registry.v1.Chain
-	(*Process)(nil),            // 96: civibus.registry.v1.Process
-	(*ProcessRole)(nil),        // 97: civibus.registry.v1.ProcessRole
-	(*Instance)(nil),           // 98: civibus.registry.v1.Instance
-	(*StepState)(nil),          // 99: civibus.registry.v1.StepState
-	(*KnownFact)(nil),          // 100: civibus.registry.v1.KnownFact
-	(*Consent)(nil),            // 101: civibus.registry.v1.Consent
-	(*StepPosted)(nil),         // 102: civibus.registry.v1.StepPosted
-	(*EnactedRule)(nil),        // 103: civibus.registry.v1.EnactedRule
-	(*Topic)(nil),              // 104: civibus.registry.v1.Topic
-	(*UsagePeriod)(nil),        // 105: civibus.registry.v1.UsagePeriod
-	(*UsageCount)(nil),         // 106: civibus.registry.v1.UsageCount
-	(*Event)(nil),              // 107: civibus.registry.v1.Event
-	(*BlockCommitted)(nil),     // 108: civibus.registry.v1.BlockCommitted
-	(*StateProof)(nil),         // 109: civibus.registry.v1.StateProof
+	(*SetEvidenceType)(nil),    // 71: civibus.registry.v1.SetEvidenceType
+	(*Period)(nil),             // 72: civibus.registry.v1.Period
+	(*Member)(nil),             // 73: civibus.registry.v1.Member
+	(*Key)(nil),                // 74: civibus.registry.v1.Key
+	(*Subsystem)(nil),          // 75: civibus.registry.v1.Subsystem
+	(*Service)(nil),            // 76: civibus.registry.v1.Service
+	(*Right)(nil),              // 77: civibus.registry.v1.Right
+	(*Group)(nil),              // 78: civibus.registry.v1.Group
+	(*GroupMember)(nil),        // 79: civibus.registry.v1.GroupMember
+	(*Log)(nil),                // 80: civibus.registry.v1.Log
+	(*Notarisation)(nil),       // 81: civibus.registry.v1.Notarisation
+	(*Sequence)(nil),           // 82: civibus.registry.v1.Sequence
+	(*Params)(nil),             // 83: civibus.registry.v1.Params
+	(*Votes)(nil),              // 84: civibus.registry.v1.Votes
+	(*Validator)(nil),          // 85: civibus.registry.v1.Validator
+	(*Nodes)(nil),              // 86: civibus.registry.v1.Nodes
+	(*Proposal)(nil),           // 87: civibus.registry.v1.Proposal
+	(*Tally)(nil),              // 88: civibus.registry.v1.Tally
+	(*Vote)(nil),               // 89: civibus.registry.v1.Vote
+	(*Ballot)(nil),             // 90: civibus.registry.v1.Ballot
+	(*Delegation)(nil),         // 91: civibus.registry.v1.Delegation
+	(*Hosting)(nil),            // 92: civibus.registry.v1.Hosting
+	(*HostPeriod)(nil),         // 93: civibus.registry.v1.HostPeriod
+	(*Upgrade)(nil),            // 94: civibus.registry.v1.Upgrade
+	(*Misbehaviour)(nil),       // 95: civibus.registry.v1.Misbehaviour
+	(*Chain)(nil),              // 96: civibus.registry.v1.Chain
+	(*Process)(nil),            // 97: civibus.registry.v1.Process
+	(*ProcessRole)(nil),        // 98: civibus.registry.v1.ProcessRole
+	(*Instance)(nil),           // 99: civibus.registry.v1.Instance
+	(*StepState)(nil),          // 100: civibus.registry.v1.StepState
+	(*KnownFact)(nil),          // 101: civibus.registry.v1.KnownFact
+	(*Consent)(nil),            // 102: civibus.registry.v1.Consent
+	(*StepPosted)(nil),         // 103: civibus.registry.v1.StepPosted
+	(*EnactedRule)(nil),        // 104: civibus.registry.v1.EnactedRule
+	(*Topic)(nil),              // 105: civibus.registry.v1.Topic
+	(*UsagePeriod)(nil),        // 106: civibus.registry.v1.UsagePeriod
+	(*UsageCount)(nil),         // 107: civibus.registry.v1.UsageCount
+	(*EvidenceType)(nil),       // 108: civibus.registry.v1.EvidenceType
+	(*Event)(nil),              // 109: civibus.registry.v1.Event
+	(*BlockCommitted)(nil),     // 110: civibus.registry.v1.BlockCommitted
+	(*StateProof)(nil),         // 111: civibus.registry.v1.StateProof
 }
 var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	13,  // 0: civibus.registry.v1.Tx.set_member:type_name -> civibus.registry.v1.SetMember
@@ -9475,126 +9705,131 @@ var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	68,  // 33: civibus.registry.v1.Tx.set_rule_status:type_name -> civibus.registry.v1.SetRuleStatus
 	69,  // 34: civibus.registry.v1.Tx.set_topic:type_name -> civibus.registry.v1.SetTopic
 	70,  // 35: civibus.registry.v1.Tx.anchor_usage:type_name -> civibus.registry.v1.AnchorUsage
-	14,  // 36: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 37: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
-	1,   // 38: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
-	3,   // 39: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 40: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
-	4,   // 41: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
-	20,  // 42: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 43: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
-	20,  // 44: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
-	23,  // 45: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
-	5,   // 46: civibus.registry.v1.GrantRight.disclosure:type_name -> civibus.registry.v1.Disclosure
-	0,   // 47: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
-	31,  // 48: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
-	32,  // 49: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
-	34,  // 50: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
-	35,  // 51: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
-	36,  // 52: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
-	37,  // 53: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
-	38,  // 54: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
-	40,  // 55: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
-	26,  // 56: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
-	27,  // 57: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
-	43,  // 58: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
-	44,  // 59: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
-	45,  // 60: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
-	46,  // 61: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
-	14,  // 62: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	33,  // 63: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	51,  // 64: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 65: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	39,  // 66: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	41,  // 67: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	42,  // 68: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	6,   // 69: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
-	39,  // 70: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 71: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	33,  // 72: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
-	7,   // 73: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	51,  // 74: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	0,   // 75: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
-	63,  // 76: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
-	8,   // 77: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
-	65,  // 78: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
-	0,   // 79: civibus.registry.v1.SetRuleStatus.status:type_name -> civibus.registry.v1.Status
-	0,   // 80: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
-	14,  // 81: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 82: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	71,  // 83: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 84: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 85: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 86: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 87: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	71,  // 88: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 89: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	20,  // 90: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 91: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	71,  // 92: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	24,  // 93: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 94: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	71,  // 95: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	71,  // 96: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	42,  // 97: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	51,  // 98: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	31,  // 99: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	42,  // 100: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	9,   // 101: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	87,  // 102: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	89,  // 103: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	71,  // 104: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	92,  // 105: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	10,  // 106: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	39,  // 107: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	0,   // 108: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
-	71,  // 109: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
-	71,  // 110: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
-	63,  // 111: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
-	99,  // 112: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
-	100, // 113: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
-	101, // 114: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
-	8,   // 115: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
-	64,  // 116: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
-	0,   // 117: civibus.registry.v1.EnactedRule.status:type_name -> civibus.registry.v1.Status
-	71,  // 118: civibus.registry.v1.EnactedRule.periods:type_name -> civibus.registry.v1.Period
-	0,   // 119: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
-	71,  // 120: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
-	106, // 121: civibus.registry.v1.UsagePeriod.count:type_name -> civibus.registry.v1.UsageCount
-	106, // 122: civibus.registry.v1.UsagePeriod.total:type_name -> civibus.registry.v1.UsageCount
-	72,  // 123: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	73,  // 124: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	74,  // 125: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	75,  // 126: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	76,  // 127: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	77,  // 128: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	78,  // 129: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	79,  // 130: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	80,  // 131: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	82,  // 132: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	84,  // 133: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	85,  // 134: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	83,  // 135: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	86,  // 136: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	88,  // 137: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	90,  // 138: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	91,  // 139: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	93,  // 140: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	94,  // 141: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	95,  // 142: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	108, // 143: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	96,  // 144: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
-	97,  // 145: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
-	98,  // 146: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
-	102, // 147: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
-	103, // 148: civibus.registry.v1.Event.rule_set:type_name -> civibus.registry.v1.EnactedRule
-	104, // 149: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
-	105, // 150: civibus.registry.v1.Event.usage_anchored:type_name -> civibus.registry.v1.UsagePeriod
-	151, // [151:151] is the sub-list for method output_type
-	151, // [151:151] is the sub-list for method input_type
-	151, // [151:151] is the sub-list for extension type_name
-	151, // [151:151] is the sub-list for extension extendee
-	0,   // [0:151] is the sub-list for field type_name
+	71,  // 36: civibus.registry.v1.Tx.set_evidence_type:type_name -> civibus.registry.v1.SetEvidenceType
+	14,  // 37: civibus.registry.v1.SetMember.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 38: civibus.registry.v1.SetMemberStatus.status:type_name -> civibus.registry.v1.Status
+	1,   // 39: civibus.registry.v1.AddKey.purpose:type_name -> civibus.registry.v1.Purpose
+	3,   // 40: civibus.registry.v1.RevokeKey.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 41: civibus.registry.v1.SetSubsystemStatus.status:type_name -> civibus.registry.v1.Status
+	4,   // 42: civibus.registry.v1.SetService.type:type_name -> civibus.registry.v1.ServiceType
+	20,  // 43: civibus.registry.v1.SetService.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 44: civibus.registry.v1.SetServiceStatus.status:type_name -> civibus.registry.v1.Status
+	20,  // 45: civibus.registry.v1.GrantRight.endpoints:type_name -> civibus.registry.v1.Endpoint
+	23,  // 46: civibus.registry.v1.GrantRight.rate_limit:type_name -> civibus.registry.v1.RateLimit
+	5,   // 47: civibus.registry.v1.GrantRight.disclosure:type_name -> civibus.registry.v1.Disclosure
+	0,   // 48: civibus.registry.v1.SetRightStatus.status:type_name -> civibus.registry.v1.Status
+	31,  // 49: civibus.registry.v1.Propose.change:type_name -> civibus.registry.v1.Change
+	32,  // 50: civibus.registry.v1.Change.admit_member:type_name -> civibus.registry.v1.AdmitMember
+	34,  // 51: civibus.registry.v1.Change.suspend_member:type_name -> civibus.registry.v1.SuspendMember
+	35,  // 52: civibus.registry.v1.Change.reinstate_member:type_name -> civibus.registry.v1.ReinstateMember
+	36,  // 53: civibus.registry.v1.Change.remove_member:type_name -> civibus.registry.v1.RemoveMember
+	37,  // 54: civibus.registry.v1.Change.set_votes:type_name -> civibus.registry.v1.SetVotes
+	38,  // 55: civibus.registry.v1.Change.set_validators:type_name -> civibus.registry.v1.SetValidators
+	40,  // 56: civibus.registry.v1.Change.set_params:type_name -> civibus.registry.v1.SetParams
+	26,  // 57: civibus.registry.v1.Change.set_group:type_name -> civibus.registry.v1.SetGroup
+	27,  // 58: civibus.registry.v1.Change.set_group_member:type_name -> civibus.registry.v1.SetGroupMember
+	43,  // 59: civibus.registry.v1.Change.plan_upgrade:type_name -> civibus.registry.v1.PlanUpgrade
+	44,  // 60: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
+	45,  // 61: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
+	46,  // 62: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
+	14,  // 63: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	33,  // 64: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	51,  // 65: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 66: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	39,  // 67: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	41,  // 68: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	42,  // 69: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	6,   // 70: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
+	39,  // 71: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 72: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	33,  // 73: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	7,   // 74: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	51,  // 75: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	0,   // 76: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
+	63,  // 77: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
+	8,   // 78: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
+	65,  // 79: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
+	0,   // 80: civibus.registry.v1.SetRuleStatus.status:type_name -> civibus.registry.v1.Status
+	0,   // 81: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
+	0,   // 82: civibus.registry.v1.SetEvidenceType.status:type_name -> civibus.registry.v1.Status
+	14,  // 83: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 84: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	72,  // 85: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 86: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 87: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 88: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 89: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	72,  // 90: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 91: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	20,  // 92: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 93: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	72,  // 94: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	24,  // 95: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 96: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	72,  // 97: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	72,  // 98: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	42,  // 99: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	51,  // 100: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	31,  // 101: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	42,  // 102: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	9,   // 103: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	88,  // 104: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	90,  // 105: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	72,  // 106: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	93,  // 107: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	10,  // 108: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	39,  // 109: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	0,   // 110: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
+	72,  // 111: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
+	72,  // 112: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
+	63,  // 113: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
+	100, // 114: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
+	101, // 115: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
+	102, // 116: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
+	8,   // 117: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
+	64,  // 118: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
+	0,   // 119: civibus.registry.v1.EnactedRule.status:type_name -> civibus.registry.v1.Status
+	72,  // 120: civibus.registry.v1.EnactedRule.periods:type_name -> civibus.registry.v1.Period
+	0,   // 121: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
+	72,  // 122: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
+	107, // 123: civibus.registry.v1.UsagePeriod.count:type_name -> civibus.registry.v1.UsageCount
+	107, // 124: civibus.registry.v1.UsagePeriod.total:type_name -> civibus.registry.v1.UsageCount
+	0,   // 125: civibus.registry.v1.EvidenceType.status:type_name -> civibus.registry.v1.Status
+	72,  // 126: civibus.registry.v1.EvidenceType.periods:type_name -> civibus.registry.v1.Period
+	73,  // 127: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	74,  // 128: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	75,  // 129: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	76,  // 130: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	77,  // 131: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	78,  // 132: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	79,  // 133: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	80,  // 134: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	81,  // 135: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	83,  // 136: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	85,  // 137: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	86,  // 138: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	84,  // 139: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	87,  // 140: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	89,  // 141: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	91,  // 142: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	92,  // 143: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	94,  // 144: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	95,  // 145: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	96,  // 146: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	110, // 147: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	97,  // 148: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
+	98,  // 149: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
+	99,  // 150: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
+	103, // 151: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
+	104, // 152: civibus.registry.v1.Event.rule_set:type_name -> civibus.registry.v1.EnactedRule
+	105, // 153: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
+	106, // 154: civibus.registry.v1.Event.usage_anchored:type_name -> civibus.registry.v1.UsagePeriod
+	108, // 155: civibus.registry.v1.Event.evidence_type_set:type_name -> civibus.registry.v1.EvidenceType
+	156, // [156:156] is the sub-list for method output_type
+	156, // [156:156] is the sub-list for method input_type
+	156, // [156:156] is the sub-list for extension type_name
+	156, // [156:156] is the sub-list for extension extendee
+	0,   // [0:156] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -9639,6 +9874,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Tx_SetRuleStatus)(nil),
 		(*Tx_SetTopic)(nil),
 		(*Tx_AnchorUsage)(nil),
+		(*Tx_SetEvidenceType)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[13].OneofWrappers = []any{
 		(*GrantRight_Client)(nil),
@@ -9659,7 +9895,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_RevokeKey)(nil),
 		(*Change_RecoverMember)(nil),
 	}
-	file_registry_registrypb_registry_proto_msgTypes[96].OneofWrappers = []any{
+	file_registry_registrypb_registry_proto_msgTypes[98].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
 		(*Event_KeySet)(nil),
 		(*Event_SubsystemSet)(nil),
@@ -9688,6 +9924,7 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Event_RuleSet)(nil),
 		(*Event_TopicSet)(nil),
 		(*Event_UsageAnchored)(nil),
+		(*Event_EvidenceTypeSet)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -9695,7 +9932,7 @@ func file_registry_registrypb_registry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_registry_registrypb_registry_proto_rawDesc), len(file_registry_registrypb_registry_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   99,
+			NumMessages:   101,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
