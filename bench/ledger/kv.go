@@ -129,7 +129,7 @@ func newKV(ctx context.Context, o options, kind string, validators int) (_ syste
 		}
 		s.keys = append(s.keys, key)
 	}
-	g, voters, err := genesis(nil, validators)
+	g, voters, err := genesis(nil, nil, validators)
 	if err != nil {
 		return nil, err
 	}

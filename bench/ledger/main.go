@@ -10,6 +10,8 @@
 //	            anchor    checkpoints of logs of 1 to 5 million entries, each with
 //	                      its consistency proof
 //	            right     grants, each for a service that exists
+//	            step      events of processes of eight steps: each step is done and
+//	                      yields a sealed fact, a tenth begins an instance
 //
 // with one validator and with four, and then the commit latency at 50
 // transactions a second with four validators. It prints medians and ratios and
@@ -18,6 +20,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -41,6 +44,7 @@ type options struct {
 	only    int
 	profile string
 	cost    int
+	base    string
 }
 
 func main() {
@@ -55,6 +59,7 @@ func main() {
 	flag.IntVar(&o.only, "validators", 0, "only this number of validators, and no latency run")
 	flag.StringVar(&o.profile, "cpuprofile", "", "write CPU profiles of the last run of each: this file for the registry, with .kv for kv")
 	flag.IntVar(&o.cost, "cost", 0, "measure the cost of that many anchors and nothing else")
+	flag.StringVar(&o.base, "base", "", "compare with the registry and this kind, instead of with kv")
 	flag.Parse()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(200) // as "civibus run" does
@@ -70,7 +75,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
-	fmt.Printf("%-9s %10s %7s %8s %14s %6s %13s %13s %6s\n", "kind", "validators", "rounds", "kv tx/s", "registry tx/s", "ratio", "kv us CPU/tx", "registry", "ratio")
+	fmt.Printf("%-9s %10s %7s %8s %14s %6s %13s %13s %6s\n", "kind", "validators", "rounds", cmp.Or(o.base, "kv")+" tx/s", "registry tx/s", "ratio", cmp.Or(o.base, "kv")+" us CPU/tx", "registry", "ratio")
 	for _, validators := range []int{1, 4} {
 		if o.only != 0 && o.only != validators {
 			continue
@@ -97,12 +102,15 @@ func compare(ctx context.Context, o options, kind string, validators int) error 
 			slices.Reverse(order) // neither always runs on the warmer machine
 		}
 		for _, which := range order {
-			start := newKV
-			if which == 1 {
+			start, what := newKV, kind
+			switch {
+			case which == 1:
 				start = newRegistry
+			case o.base != "":
+				start, what = newRegistry, o.base
 			}
 			var err error
-			if pair[which], err = throughput(ctx, o, kind, validators, start, profile(o, which, round)); err != nil {
+			if pair[which], err = throughput(ctx, o, what, validators, start, profile(o, which, round)); err != nil {
 				return err
 			}
 		}

@@ -171,7 +171,7 @@ type network struct {
 }
 
 // genesis makes a genesis with validators and with a member for each signing key.
-func genesis(signers []*keys.Key, validators int) (g *registry.Genesis, voters []*keys.Key, err error) {
+func genesis(signers, admins []*keys.Key, validators int) (g *registry.Genesis, voters []*keys.Key, err error) {
 	g = &registry.Genesis{Format: registry.GenesisFormat, Instance: "BENCH", ChainID: chainID, Protocol: registry.Protocol,
 		Time: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Registrars: []string{"BENCH/GOV/M0"}}
 	for m := 0; m < max(len(signers), validators); m++ {
@@ -184,7 +184,9 @@ func genesis(signers []*keys.Key, validators int) (g *registry.Genesis, voters [
 		if m < len(signers) {
 			add(signers[m])
 		}
-		if m >= len(signers) || signers[m].Purpose() != civibus.AdminKey {
+		if m < len(admins) {
+			add(admins[m])
+		} else if m >= len(signers) || signers[m].Purpose() != civibus.AdminKey {
 			admin, err := keys.Generate(civibus.AdminKey, civibus.Ed25519)
 			if err != nil {
 				return nil, nil, err
@@ -266,7 +268,7 @@ func startRegistry(ctx context.Context, o options, kind string, validators int) 
 	if n.dir, err = os.MkdirTemp("", "civibus-bench-"); err != nil {
 		return nil, err
 	}
-	g, voters, err := genesis(n.keys, validators)
+	g, voters, err := genesis(n.keys, n.admins, validators)
 	if err != nil {
 		return nil, err
 	}

@@ -26,21 +26,23 @@ const chainID = "bench-1"
 
 // work makes the transactions of one kind. Each key is of a member of its own.
 type work struct {
-	kind string
-	keys []*keys.Key
-	next []uint64 // sequence numbers
-	logs []*memberLog
+	kind   string
+	keys   []*keys.Key
+	admins []*keys.Key // of the same members, where others sign first
+	next   []uint64    // transactions of the member
+	logs   []*memberLog
+	runs   []string // instance of a process that the member carries out
 }
 
 // kinds are the kinds of transactions and what signs them.
 func purposeOf(kind string) (civibus.Purpose, error) {
 	switch kind {
-	case "notarise", "anchor":
+	case "notarise", "anchor", "step":
 		return civibus.LogKey, nil
 	case "right":
 		return civibus.AdminKey, nil
 	}
-	return 0, fmt.Errorf("kind %q, the rule is notarise, anchor or right", kind)
+	return 0, fmt.Errorf("kind %q, the rule is notarise, anchor, right or step", kind)
 }
 
 func newWork(kind string, signers int) (*work, error) {
@@ -48,13 +50,20 @@ func newWork(kind string, signers int) (*work, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &work{kind: kind, next: make([]uint64, signers), logs: make([]*memberLog, signers)}
+	w := &work{kind: kind, next: make([]uint64, signers), logs: make([]*memberLog, signers), runs: make([]string, signers)}
 	for i := range signers {
 		k, err := keys.Generate(purpose, civibus.Ed25519)
 		if err != nil {
 			return nil, err
 		}
 		w.keys = append(w.keys, k)
+		if kind == "step" {
+			admin, err := keys.Generate(civibus.AdminKey, civibus.Ed25519)
+			if err != nil {
+				return nil, err
+			}
+			w.admins = append(w.admins, admin)
+		}
 		if kind == "anchor" {
 			if w.logs[i], err = newMemberLog(k, i); err != nil {
 				return nil, err
@@ -74,6 +83,8 @@ func (w *work) before() int {
 		return 1 // the first of a log needs no proof and is not like the others
 	case "right":
 		return 2 // a subsystem, and its service
+	case "step":
+		return setUp // what a member's process needs
 	}
 	return 0
 }
@@ -82,6 +93,9 @@ func (w *work) before() int {
 func (w *work) sign(key int) []byte {
 	w.next[key]++
 	n := w.next[key]
+	if w.kind == "step" {
+		return w.signStep(key, n)
+	}
 	tx := &registrypb.Tx{ChainId: chainID, Sequence: n}
 	subsystem := memberName(key) + "/SUB"
 	switch {

@@ -299,9 +299,19 @@ func (i *Instance) settle(at time.Time, closed ...int) {
 			}
 		}
 	}
-	if !slices.ContainsFunc(i.Steps, func(s StepState) bool { return s.Status == Open || s.Status == Waiting }) {
+	if !i.waits() {
 		i.finish()
 	}
+}
+
+// waits reports whether there is a step that is or may still be done.
+func (i *Instance) waits() bool {
+	for n := len(i.Steps) - 1; n >= 0; n-- { // as a rule the last ones are
+		if s := &i.Steps[n]; s.Status == Open || s.Status == Waiting {
+			return true
+		}
+	}
+	return false
 }
 
 // open opens a step that waits, or skips it, if what it needs is there.

@@ -143,34 +143,3 @@ func TestModel(t *testing.T) {
 		}
 	})
 }
-
-// BenchmarkFold folds an instance of 256 steps. BenchmarkGuard evaluates a guard.
-func BenchmarkFold(b *testing.B) {
-	d := &definition.Definition{
-		Format: definition.Format, ID: "long", Version: 1, Title: "Long", Law: definition.Law{Act: "Act"},
-		Roles: []definition.Role{{ID: "office", Title: "Office"}},
-		Facts: []definition.Fact{{ID: "open", Title: "Public", Type: definition.Bool, Public: true}},
-		Ends:  []definition.End{{ID: "ended", Title: "Ended"}, {ID: "cancelled", Title: "Cancelled", Cancelled: true}},
-	}
-	var events []definition.Event
-	for i := range definition.MaxSteps {
-		s := definition.Step{ID: fmt.Sprint("s", i), Title: "Step", From: "office", Kind: definition.TaskStep, Deadline: definition.Duration(time.Hour), Final: true}
-		e := definition.Event{Step: s.ID, Attempt: 1, Kind: definition.StepDone, By: "a", At: begun}
-		if i == 0 {
-			s.Yields, e.Yields = []string{"open"}, []definition.Yield{public("open", true)}
-		} else {
-			s.Needs, s.When = &definition.Needs{All: []string{fmt.Sprint("s", i-1)}}, "open"
-		}
-		d.Steps, events = append(d.Steps, s), append(events, e)
-	}
-	p, err := d.Compile()
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if i, err := p.Fold("", map[string]string{"office": "a"}, begun, events); err != nil || i.End != "ended" {
-			b.Fatal(err, i)
-		}
-	}
-}
