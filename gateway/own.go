@@ -22,8 +22,22 @@ type Own struct {
 	Method  string
 	Path    string // from the slash
 	Query   string
+	Header  http.Header // further fields
 	Body    []byte
 	Server  string // the code of one of the provider's gateways; empty: any
+	// AnyStatus has every answer of the service be one; without it those that are not
+	// 2xx are faults.
+	AnyStatus bool
+}
+
+// fromNode marks the context of requests that the body's own node makes.
+type fromNode struct{}
+
+// isFromNode reports whether the node itself is the calling system: it may speak for
+// every client of the body. Nothing that comes from outside can have the mark.
+func isFromNode(ctx context.Context) bool {
+	mark, _ := ctx.Value(fromNode{}).(bool)
+	return mark
 }
 
 // OwnAnswer is the service's answer to it.
@@ -40,13 +54,16 @@ const maxOwnAnswer = 16 << 20
 // Do makes an exchange. What is refused is a *civibus.Fault; after says when it may be
 // tried again, if the provider said so.
 func (g *Gateway) Do(ctx context.Context, own Own) (a *OwnAnswer, after time.Duration, err error) {
-	r, err := http.NewRequestWithContext(FromNode(ctx), own.Method, "http://gateway.invalid/", bytes.NewReader(own.Body))
+	r, err := http.NewRequestWithContext(context.WithValue(ctx, fromNode{}, true), own.Method, "http://gateway.invalid/", bytes.NewReader(own.Body))
 	if err != nil {
 		return nil, 0, err
 	}
 	r.RequestURI = "/r1/" + own.Service.String() + own.Path
 	if own.Query != "" {
 		r.RequestURI += "?" + own.Query
+	}
+	for k, v := range own.Header {
+		r.Header[k] = v
 	}
 	r.Header.Set(civibus.HeaderClient, own.Client.String())
 	if own.Server != "" {
@@ -63,7 +80,7 @@ func (g *Gateway) Do(ctx context.Context, own Own) (a *OwnAnswer, after time.Dur
 	if x.fault != nil {
 		return nil, x.retryAfter, x.fault
 	}
-	if w.status < 200 || w.status > 299 {
+	if !own.AnyStatus && (w.status < 200 || w.status > 299) {
 		return nil, 0, civibus.Faultf(civibus.ProviderGateway, civibus.FaultInconsistentAnswer, "the provider answered with the status %d", w.status)
 	}
 	return &OwnAnswer{Exchange: x.call.requestID, Status: w.status, Header: w.header, Body: w.body.Bytes()}, 0, nil

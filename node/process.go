@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -99,13 +98,17 @@ func (n *Node) consumerFace(r *rooms) http.Handler {
 	if p == nil {
 		return exchanges
 	}
-	processes := r.gateway.Local(p.API())
+	processes := p.API()
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if strings.HasPrefix(req.URL.Path, process.APIPath) {
-			processes.ServeHTTP(w, req)
+		if !strings.HasPrefix(req.URL.Path, process.APIPath) {
+			exchanges.ServeHTTP(w, req)
 			return
 		}
-		exchanges.ServeHTTP(w, req)
+		if _, err := r.gateway.Caller(req); err != nil {
+			r.gateway.Tell(w, req, err)
+			return
+		}
+		processes.ServeHTTP(w, req)
 	})
 }
 
@@ -123,55 +126,17 @@ func (n *Node) signForSystem(ctx context.Context, r *http.Request, body []byte) 
 	return err
 }
 
-// maxOwnAnswer bounds the answer to an exchange that the node itself makes.
-const maxOwnAnswer = 256 << 10
-
-// callAsSystem makes an exchange in the name of one of the body's subsystems, as one of
-// its systems would.
+// callAsSystem makes an exchange in the name of one of the body's subsystems.
 func (n *Node) callAsSystem(ctx context.Context, from civibus.ClientID, to civibus.ServiceID, path string, body []byte) (int, []byte, error) {
 	r := n.current.Load()
 	if r == nil {
 		return 0, nil, errors.New("the gateway does not run yet")
 	}
-	target := "/r1/" + to.String() + path
-	req, err := http.NewRequestWithContext(gateway.FromNode(ctx), http.MethodPost, "http://localhost/", bytes.NewReader(body))
+	header := http.Header{"Content-Type": {"application/json"}}
+	header.Set(civibus.HeaderPurpose, process.Purpose)
+	a, _, err := r.gateway.Do(ctx, gateway.Own{Client: from, Service: to, Method: http.MethodPost, Path: path, Header: header, Body: body, AnyStatus: true})
 	if err != nil {
 		return 0, nil, err
 	}
-	req.URL.Path, req.URL.RawPath, req.RequestURI = target, target, target
-	req.Header.Set(civibus.HeaderClient, from.String())
-	req.Header.Set(civibus.HeaderPurpose, process.Purpose)
-	req.Header.Set("Content-Type", "application/json")
-	w := &ownAnswer{header: make(http.Header)}
-	r.gateway.Consumer().ServeHTTP(w, req)
-	if kind := w.header.Get(civibus.HeaderError); kind != "" {
-		return 0, nil, fmt.Errorf("%s: %s", kind, bytes.TrimSpace(w.body.Bytes()))
-	}
-	return w.status, w.body.Bytes(), nil
+	return a.Status, a.Body, nil
 }
-
-// ownAnswer keeps the answer to an exchange of the node's own.
-type ownAnswer struct {
-	header http.Header
-	status int
-	body   bytes.Buffer
-}
-
-func (w *ownAnswer) Header() http.Header { return w.header }
-
-func (w *ownAnswer) WriteHeader(status int) {
-	if w.status == 0 && status >= 200 {
-		w.status = status
-	}
-}
-
-func (w *ownAnswer) Write(p []byte) (int, error) {
-	w.WriteHeader(http.StatusOK)
-	if w.body.Len()+len(p) > maxOwnAnswer {
-		return 0, fmt.Errorf("the answer has more than %d bytes", maxOwnAnswer)
-	}
-	return w.body.Write(p)
-}
-
-// Flush does nothing: the answer is read when it is whole.
-func (w *ownAnswer) Flush() {}
