@@ -1,7 +1,7 @@
 package civibus
 
 // The X-Road message headers and those that Civibus adds. All are sealed when
-// present.
+// present, except Civibus-Subject.
 const (
 	HeaderClient           = "X-Road-Client"
 	HeaderID               = "X-Road-Id"
@@ -15,6 +15,7 @@ const (
 	HeaderError            = "X-Road-Error"
 
 	HeaderPurpose    = "Civibus-Purpose"     // purpose code the caller states
+	HeaderSubject    = "Civibus-Subject"     // the person whom a call concerns; not sealed, so that no evidence holds it
 	HeaderRecipient  = "Civibus-Recipient"   // transport key of the gateway that a request is for, 64 hex digits
 	HeaderHeight     = "Civibus-Height"      // registry height of the sealing side's decision
 	HeaderFault      = "Civibus-Fault"       // canonical fault code of a sealed refusal, so that a receipt proves it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -58,17 +59,43 @@ func leafOf(salt, record []byte) (leaf [1 + sha256.Size]byte) {
 	return leaf
 }
 
-// newPending describes a write-ahead log entry: salt || record.
-func newPending(payload []byte) (*pending, error) {
+// besideMark begins what is kept beside a record. No record begins with it: field 0
+// does not exist.
+const besideMark = 0
+
+// maxBeside is how much may be kept beside a record, in bytes.
+const maxBeside = 64 << 10
+
+// split takes a write-ahead log entry apart: salt || record, or salt || mark || length
+// of what is beside it || that || record.
+func split(payload []byte) (salt [saltSize]byte, record, beside []byte, err error) {
 	if len(payload) < saltSize {
-		return nil, fmt.Errorf("evidence entry of %d bytes: it has no salt", len(payload))
+		return salt, nil, nil, fmt.Errorf("evidence entry of %d bytes: it has no salt", len(payload))
+	}
+	salt, record = [saltSize]byte(payload), payload[saltSize:]
+	if len(record) == 0 || record[0] != besideMark {
+		return salt, record, nil, nil
+	}
+	n, width := binary.Uvarint(record[1:])
+	if width <= 0 || n > maxBeside || n > uint64(len(record)-1-width) {
+		return salt, nil, nil, errors.New("evidence entry: what is kept beside its record is cut")
+	}
+	beside, record = record[1+width:][:n], record[1+width:][n:]
+	return salt, record, beside, nil
+}
+
+// newPending describes a write-ahead log entry.
+func newPending(payload []byte) (*pending, error) {
+	salt, record, _, err := split(payload)
+	if err != nil {
+		return nil, err
 	}
 	var r evidencepb.Record
-	if err := proto.Unmarshal(payload[saltSize:], &r); err != nil {
+	if err := proto.Unmarshal(record, &r); err != nil {
 		return nil, fmt.Errorf("evidence entry: its record is not readable: %w", err)
 	}
 	p := describe(&r)
-	p.leaf = leafOf(payload[:saltSize], payload[saltSize:])
+	p.leaf = leafOf(salt[:], record)
 	return p, nil
 }
 
@@ -114,14 +141,28 @@ func recordVersion(r *evidencepb.Record) uint32 {
 // It waits only for the disk and, when the Merkle log is far behind, for room;
 // ctx bounds the second wait.
 func (l *Log) Append(ctx context.Context, record *evidencepb.Record) error {
+	return l.AppendBeside(ctx, record, nil)
+}
+
+// AppendBeside does what Append does, and keeps something beside the record, by the same
+// write: it is durable when the record is, is no part of the leaf and of no receipt, and
+// is deleted with the record.
+func (l *Log) AppendBeside(ctx context.Context, record *evidencepb.Record, beside []byte) error {
 	// 1. Salt and leaf.
+	if len(beside) > maxBeside {
+		return fmt.Errorf("evidence record: %d bytes beside it, the rule is at most %d", len(beside), maxBeside)
+	}
 	if err := checkRecord(record); err != nil {
 		return err
 	}
 	room := payloads.Get().(*[]byte)
 	salt := (*room)[:saltSize]
 	rand.Read(salt)
-	payload, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(salt, record)
+	head := salt
+	if len(beside) > 0 {
+		head = append(binary.AppendUvarint(append(head, besideMark), uint64(len(beside))), beside...)
+	}
+	payload, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(head, record)
 	if err != nil {
 		return fmt.Errorf("evidence record: %w", err)
 	}
@@ -130,7 +171,7 @@ func (l *Log) Append(ctx context.Context, record *evidencepb.Record) error {
 		defer payloads.Put(room) // the disk has it then, and nobody else keeps it
 	}
 	p := describe(record)
-	p.leaf = leafOf(payload[:saltSize], payload[saltSize:])
+	p.leaf = leafOf(payload[:saltSize], payload[len(head):])
 	// 2. Room: memory is bounded by the slots.
 	if err := l.unusable(); err != nil {
 		return err

@@ -7,6 +7,7 @@ type Entry struct {
 	Seq        uint64 // position in the write-ahead log
 	Record     []byte // evidencepb.Record, verbatim
 	Salt       [16]byte
+	Beside     []byte // what AppendBeside kept with it
 	Integrated bool   // whether the entry is in the Merkle log
 	Index      uint64 // its leaf index, when Integrated
 }

@@ -318,7 +318,8 @@ func (f *fsck) checkRecord(file string, pos wal.Position, payload []byte) {
 		return
 	}
 	f.report.Records++
-	f.checkBodies(file, pos, payload[saltSize:])
+	_, record, _, _ := split(payload) // newPending has read it
+	f.checkBodies(file, pos, record)
 }
 
 // checkBodies decrypts the archived bodies of a record.

@@ -56,10 +56,11 @@ func (r reading) at(pos wal.Position) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	if len(payload) < saltSize {
-		return Entry{}, fmt.Errorf("entry %d: it has no salt", pos.Seq)
+	e := Entry{Seq: pos.Seq}
+	if e.Salt, e.Record, e.Beside, err = split(payload); err != nil {
+		return Entry{}, fmt.Errorf("entry %d: %w", pos.Seq, err)
 	}
-	return Entry{Seq: pos.Seq, Salt: [saltSize]byte(payload), Record: payload[saltSize:]}, nil
+	return e, nil
 }
 
 // find reads the stored entries of an exchange.

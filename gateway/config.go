@@ -21,6 +21,7 @@ import (
 	"github.com/civibus/civibus/rule"
 	"github.com/civibus/civibus/seal"
 	"github.com/civibus/civibus/transport"
+	"github.com/civibus/civibus/usage"
 )
 
 // View is one registry view as the gateway needs it; *registry.View is one.
@@ -46,6 +47,11 @@ type Evidence interface {
 	Admit() error
 	Append(ctx context.Context, record *evidencepb.Record) error
 	NewBody(ctx context.Context, exchangeID string, side evidencepb.Side) (*evidence.Body, error)
+}
+
+// Beside keeps something beside a record, by the same write; *evidence.Log is one.
+type Beside interface {
+	AppendBeside(ctx context.Context, record *evidencepb.Record, beside []byte) error
 }
 
 // Transport carries requests to other bodies, which are sealed when it is known
@@ -105,6 +111,10 @@ type Config struct {
 	SecondSeals func() bool
 	// Evidence keeps the body's evidence.
 	Evidence Evidence
+	// Usage finds whom exchanges concern and makes usage records, which Evidence must
+	// then take beside its own (Beside). Default: none, and exchanges under rights that
+	// concern persons are refused.
+	Usage *usage.Keeper
 	// Archive is the evidence log's policy for bodies. Default: digest.
 	Archive evidence.ArchivePolicy
 	// Transport reaches other bodies.
@@ -164,6 +174,9 @@ func (c *Config) prepare() error {
 		if m.missing {
 			errs = append(errs, errors.New("gateway: "+m.name+" is required"))
 		}
+	}
+	if _, ok := c.Evidence.(Beside); c.Usage != nil && !ok {
+		errs = append(errs, errors.New("gateway: Evidence keeps nothing beside a record, which Usage needs"))
 	}
 	for _, r := range c.Clients {
 		if r.Client.MemberID != c.Member {

@@ -14,6 +14,7 @@ import (
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/internal/problem"
 	"github.com/civibus/civibus/seal"
+	"github.com/civibus/civibus/usage"
 )
 
 // exchange is one exchange as one of its two gateways sees it.
@@ -35,6 +36,9 @@ type exchange struct {
 
 	sealedFault civibus.FaultCode // of a sealed refusal, as the provider put it; the record has it
 	recorded    bool              // the record is durable
+
+	usage  []byte           // the usage record, where the exchange concerns a person
+	commit usage.Commitment // to it
 
 	requestBody, responseBody *keeper
 	retryAfter                time.Duration
@@ -184,8 +188,15 @@ func (x *exchange) record(ctx context.Context) error {
 	if r.ResponseBody, err = x.responseBody.commit(&room.responseBody, x.g.config.Archive, x.response); err != nil {
 		return x.unrecorded(err)
 	}
-	// The record outlives the caller: one that hangs up must not undo it.
-	if err := x.g.config.Evidence.Append(context.WithoutCancel(ctx), r); err != nil {
+	// The record outlives the caller: one that hangs up must not undo it. The usage
+	// record is durable by the same write.
+	if x.usage == nil {
+		err = x.g.config.Evidence.Append(context.WithoutCancel(ctx), r)
+	} else {
+		r.Usage = x.commit[:]
+		err = x.g.beside.AppendBeside(context.WithoutCancel(ctx), r, x.usage)
+	}
+	if err != nil {
 		return x.unrecorded(err)
 	}
 	x.recorded = true

@@ -15,6 +15,7 @@ import (
 // Gateway is one body's front door. It is safe for concurrent use and starts no
 // goroutine that outlives a call.
 type Gateway struct {
+	beside   Beside // Evidence, where usage records are kept
 	config   Config
 	problems *problem.Writer // for client systems
 	hop      *problem.Writer // for other bodies' gateways: always the same style
@@ -54,6 +55,7 @@ func New(c Config) (*Gateway, error) {
 		Key: g.sealKey, Now: c.Clock, MaxAge: c.MaxAge, MaxSkew: c.MaxSkew, MaxWhole: c.BufferLimit, Replay: c.Replay,
 		NeedSecond: c.SecondSeals,
 	}
+	g.beside, _ = c.Evidence.(Beside) // prepare has asked for it where it is needed
 	return g, nil
 }
 

@@ -71,7 +71,7 @@ func last(h http.Header, name string) string {
 // is kept as evidence.
 func hashed(name string) bool {
 	switch name {
-	case "Content-Digest", "Signature", "Signature-Input", "Authorization", "Cookie",
+	case "Content-Digest", "Signature", "Signature-Input", "Authorization", "Cookie", civibus.HeaderSubject,
 		civibus.HeaderBodyLength, civibus.HeaderHeight, civibus.HeaderRequestHash:
 		return false
 	}

@@ -237,6 +237,9 @@ func (c *call) requestHeader(received http.Header, height, recipient string) htt
 	if c.purpose != "" {
 		l.set(h, civibus.HeaderPurpose, c.purpose)
 	}
+	if s := last(received, civibus.HeaderSubject); s != "" {
+		l.set(h, civibus.HeaderSubject, s)
+	}
 	return h
 }
 

@@ -93,6 +93,13 @@ func (g *Gateway) provide(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
+	// 5a. usage: whom it concerns, where the right says that it concerns persons; an
+	//     exchange of which nobody could be told is none
+	if err := p.person(); err != nil {
+		p.refuse(ctx, err)
+		return
+	}
+
 	// 6. service: the body's own, or this gateway for metadata
 	p.called = p.right != ""
 	answer, err := p.serve(ctx)

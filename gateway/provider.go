@@ -32,6 +32,7 @@ type provision struct {
 	binding *seal.RequestSeal // what the answer is bound to
 	from    civibus.MemberID  // the body at the other end
 	called  bool              // a right covered the call, and the service may have seen it
+	persons bool              // calls under that right concern persons
 }
 
 // verifyRequest establishes who asks what. Each claim is held against the one
@@ -139,7 +140,7 @@ func (p *provision) decide() error {
 	if err := p.judge(&d, p.message.Header, length); err != nil {
 		return err
 	}
-	p.right = d.Right
+	p.right, p.persons = d.Right, d.Person
 	if d.Right == "" { // metadata: no right bounds it
 		if err := p.unbounded(); err != nil {
 			return err

@@ -76,6 +76,11 @@ func newChained(n *Node, log *evidence.Log) *chained {
 
 // Append names the chains and appends the record.
 func (c *chained) Append(ctx context.Context, r *evidencepb.Record) error {
+	return c.AppendBeside(ctx, r, nil)
+}
+
+// AppendBeside does so with something beside the record.
+func (c *chained) AppendBeside(ctx context.Context, r *evidencepb.Record, beside []byte) error {
 	if v := c.n.view(); v != nil && v.HasChains() {
 		for _, s := range [...]*evidencepb.Seal{r.Request, r.Response} {
 			if s == nil || len(s.KeyId) != len(civibus.KeyID{}) {
@@ -90,7 +95,7 @@ func (c *chained) Append(ctx context.Context, r *evidencepb.Record) error {
 			}
 		}
 	}
-	return c.Log.Append(ctx, r)
+	return c.Log.AppendBeside(ctx, r, beside)
 }
 
 // chain keeps the certificates of a key and returns their digest; nil if there

@@ -24,7 +24,7 @@ const (
 // evidence ever holds it.
 func secret(name string) bool {
 	switch name {
-	case "Authorization", "Cookie", "Set-Cookie":
+	case "Authorization", "Cookie", "Set-Cookie", civibus.HeaderSubject:
 		return true
 	}
 	return false

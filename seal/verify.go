@@ -463,7 +463,7 @@ func (c *check) keep() http.Header {
 	for _, name := range c.fields {
 		h[name] = c.header[name]
 	}
-	for _, name := range [...]string{"Authorization", "Cookie", "Set-Cookie"} {
+	for _, name := range [...]string{"Authorization", "Cookie", "Set-Cookie", civibus.HeaderSubject} {
 		if lines := c.header[name]; len(lines) > 0 {
 			h[name] = lines
 		}

@@ -23,6 +23,7 @@ var rules = []arch.Rule{
 	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                    // one server for all faces, so that their limits are one code
 	{Room: "evidence", Allow: []string{".", "internal/rawio", "internal/schema", "internal/pqnote", "internal/ldb", "internal/backup/dump"}}, // one form of mark for every store on disk
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
+	{Room: "usage", Allow: []string{".", "evidence", "internal/ldb"}},
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
 	{Room: "rule", Allow: []string{".", "internal/celguard"}},
@@ -36,9 +37,9 @@ var rules = []arch.Rule{
 	{Room: "registry", Allow: []string{".", "process/definition", "rule", "internal/mldsa"}},
 	{Room: "keys", Allow: []string{".", "internal/mldsa"}},
 
-	{Room: "gateway", Allow: []string{".", "policy", "rule", "seal", "transport", "evidence", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
+	{Room: "gateway", Allow: []string{".", "policy", "rule", "seal", "transport", "evidence", "usage", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
 	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/ldb", "internal/backup/dump"}},
-	{Room: "node", Allow: []string{".", "gateway", "policy", "rule", "seal", "transport", "evidence", "events", "service", "link", "process", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
+	{Room: "node", Allow: []string{".", "gateway", "policy", "rule", "seal", "transport", "evidence", "events", "service", "link", "process", "usage", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
 	{Room: "admin", Allow: []string{".", "registry", "process/definition", "rule", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
 	{Room: "apps", Allow: []string{".", "client"}},
@@ -72,7 +73,7 @@ var engines = map[string][]string{
 	"github.com/cometbft/cometbft":            {"ledger", "bench/ledger"},
 	"github.com/cometbft/cometbft-db":         {"ledger", "bench/ledger"},
 	"github.com/transparency-dev/tessera":     {"evidence", "bench/evidence"},
-	"github.com/syndtr/goleveldb":             {"ledger", "evidence", "events", "process", "internal/ldb", "bench/ledger", "bench/registry", "once"},
+	"github.com/syndtr/goleveldb":             {"ledger", "evidence", "events", "usage", "process", "internal/ldb", "bench/ledger", "bench/registry", "once"},
 	"github.com/dunglas/httpsfv":              {"seal"},
 	"github.com/spf13/cobra":                  {"cmd"},
 	"github.com/pelletier/go-toml":            {"node", "registry", "cmd", "internal"},
