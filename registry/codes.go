@@ -53,9 +53,10 @@ const (
 	BadFacts
 	GuardPublic
 	BadRule
+	BadMigration
 )
 
-const lastCode = BadRule
+const lastCode = BadMigration
 
 // CodeInfo documents one result code.
 type CodeInfo struct {
@@ -118,6 +119,7 @@ func codes() [lastCode + 1]CodeInfo {
 		{BadFacts, "bad_facts", "The facts are not those that the step yields.", false},
 		{GuardPublic, "guard_public", "Whether the step is skipped is decided by the ledger.", false},
 		{BadRule, "bad_rule", "The rule is not in canonical form or its document breaks one of its rules.", true},
+		{BadMigration, "bad_migration", "The instance cannot go on under the other version of its process.", false},
 	}
 }
 

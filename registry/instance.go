@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -403,7 +404,7 @@ func (x *txn) postStep(m *registrypb.PostStep) ([]record, *refusal) {
 		return nil, refuse(foldCode(refused.Code), "%s", refused.Reason)
 	}
 	next := *old
-	next.State, next.Consents = run.State(), nil // a consent is to what was known when it was given
+	next.State = run.State()
 	if next.State.Phase == definition.Ended {
 		next.Ended = x.height
 	}
@@ -508,4 +509,95 @@ func (v *View) endedInstances() ([]string, error) {
 		return err
 	})
 	return keys, err
+}
+
+// migrateInstance is the consent of a body that the instance goes on under another
+// version of its process. With the last one it does.
+func (x *txn) migrateInstance(m *registrypb.MigrateInstance) ([]record, *refusal) {
+	// 1. The instance, and what the author has to say about it.
+	old, r := x.instance(m.Instance)
+	if r != nil {
+		return nil, r
+	}
+	if old.Ended != 0 {
+		return nil, refuse(Ended, "instance %s has ended", old.ID)
+	}
+	if !old.Plays(x.author.ID) {
+		return nil, refuse(NotAuthorised, "member %s has no part in instance %s", x.author.ID, old.ID)
+	}
+	next := *old
+	next.Consents = x.consents(old, m.Version)
+	if slices.Equal(next.Consents, old.Consents) {
+		return nil, refuse(NoChange, "member %s has said so of instance %s already", x.author.ID, old.ID)
+	}
+	if m.Version == 0 {
+		return []record{instanceRecord{ProcessInstance: &next}}, nil
+	}
+	// 2. Whether it can be.
+	to := old.Process
+	to.Version = m.Version
+	p, r := x.process("version", to.String())
+	if r != nil {
+		return nil, r
+	}
+	if p.Status != civibus.Active {
+		return nil, refuse(NotInForce, "process %s is %s: %s", p.ID, p.Status, p.Notice)
+	}
+	run, r := x.migrated(old, p)
+	if r != nil {
+		return nil, r
+	}
+	// 3. It is when all have said so.
+	for _, part := range old.Parts {
+		if !slices.Contains(next.Consents, Consent{part.Subsystem, m.Version}) {
+			return []record{instanceRecord{ProcessInstance: &next}}, nil
+		}
+	}
+	next.Process, next.State, next.Consents = to, run.State(), nil
+	if next.State.Phase == definition.Ended {
+		next.Ended = x.height
+	}
+	return []record{instanceRecord{ProcessInstance: &next}}, nil
+}
+
+// consents are an instance's with the author's: one for each subsystem, by subsystem.
+func (x *txn) consents(i *ProcessInstance, version uint32) (out []Consent) {
+	for _, c := range i.Consents {
+		if c.Subsystem.MemberID != x.author.ID {
+			out = append(out, c)
+		}
+	}
+	for _, p := range i.Parts {
+		c := Consent{p.Subsystem, version}
+		if version != 0 && p.Subsystem.MemberID == x.author.ID && !slices.Contains(out, c) {
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, func(a, b Consent) int { return strings.Compare(a.Subsystem.String(), b.Subsystem.String()) })
+	return out
+}
+
+// migrated is an instance as it would go on.
+func (x *txn) migrated(i *ProcessInstance, to *Process) (*definition.Instance, *refusal) {
+	from, ok := x.processes.Get(i.Process.String())
+	if !ok {
+		return nil, refuse(NotFound, "process %s is not registered", i.Process)
+	}
+	before, r := x.compile(from)
+	if r != nil {
+		return nil, r
+	}
+	after, r := x.compile(to)
+	if r != nil {
+		return nil, r
+	}
+	run, err := i.Resume(before)
+	if err != nil {
+		x.err = err
+		return nil, refuse(Unavailable, "the instance could not be worked out")
+	}
+	if run, err = run.Migrate(after, x.now); err != nil {
+		return nil, refuse(BadMigration, "instance %s: %v", i.ID, err)
+	}
+	return run, nil
 }

@@ -188,6 +188,9 @@ func TestProcessDeadlines(t *testing.T) {
 
 func processRefusals(run runner, body bodyRun, after after, do doer) {
 	process := func(w *world) { furnishProcess(w) }
+	second := func(w *world, id string) {
+		w.ok(edKey("B/admin"), &registrypb.SetProcess{Owner: idB, Definition: otherVersion()})
+	}
 	with := func(name string, code registry.Code, signer string, fn func(id string) any, before ...func(w *world, id string)) {
 		run(name, code, func(w *world) []byte {
 			furnishProcess(w)
@@ -253,6 +256,16 @@ func processRefusals(run runner, body bodyRun, after after, do doer) {
 	after("start: member suspended", registry.NotInForce, "B/log", startCase(), process, do("B/admin", &registrypb.SetMemberStatus{Id: idC, Status: suspended}))
 	after("start: subsystem suspended", registry.NotInForce, "B/log", startCase(), process, do("C/admin", &registrypb.SetSubsystemStatus{Id: register, Status: suspended}))
 
+	with("migrate: by a stranger", registry.NotAuthorised, "A/admin", func(id string) any { return migrate(id, 2) }, second)
+	with("migrate: no such version", registry.NotFound, "B/admin", func(id string) any { return migrate(id, 2) })
+	with("migrate: log key", registry.WrongPurpose, "B/log", func(id string) any { return migrate(id, 2) }, second)
+	with("migrate: same version", registry.BadMigration, "B/admin", func(id string) any { return migrate(id, 1) })
+	with("migrate: suspended version", registry.NotInForce, "B/admin", func(id string) any { return migrate(id, 2) }, second, func(w *world, _ string) {
+		w.ok(edKey("B/admin"), &registrypb.SetProcessStatus{Process: idB + "/case/2", Status: suspended, Notice: "Not yet"})
+	})
+	after("migrate: nothing", registry.NotFound, "B/admin", migrate("00000000000000000000000000000000", 2))
+	body("migrate: instance", registry.InvalidField, "B/admin", migrate("x", 2))
+
 	after("post: instance", registry.InvalidField, "B/log", notified("x", "a"), process)
 	after("post: no instance", registry.NotFound, "B/log", notified("00000000000000000000000000000000", "a"), process)
 	post := func(name string, code registry.Code, signer string, fn func(m *registrypb.PostStep), before ...func(w *world, id string)) {
@@ -284,13 +297,64 @@ func processRefusals(run runner, body bodyRun, after after, do doer) {
 	})
 }
 
+// otherVersion is the process with one step more, which waits for the payment.
+func otherVersion() []byte {
+	d := must(definition.Parse(processDocument(2)))
+	d.Steps = append(d.Steps, definition.Step{
+		ID: "archive", Title: "Archive", From: "register", Kind: definition.TaskStep, Needs: &definition.Needs{All: []string{"pay"}}, Deadline: definition.Duration(time.Hour), Final: true,
+	})
+	return must(d.Encode())
+}
+
+func migrate(id string, version uint32) *registrypb.MigrateInstance {
+	return &registrypb.MigrateInstance{Instance: id, Version: version}
+}
+
+// TestProcessMigration: an instance goes on under another version when all its bodies
+// have said so, and not before.
+func TestProcessMigration(t *testing.T) {
+	w := newWorld(t)
+	furnish(w)
+	furnishProcess(w)
+	w.ok(edKey("B/admin"), &registrypb.SetProcess{Owner: idB, Definition: otherVersion()})
+	id := w.begin()
+	w.ok(edKey("B/log"), notified(id, "a"))
+	w.ok(edKey("B/admin"), migrate(id, 2))
+	w.refused(registry.NoChange, edKey("B/admin"), migrate(id, 2))
+	w.ok(edKey("B/admin"), migrate(id, 0))
+	w.refused(registry.NoChange, edKey("B/admin"), migrate(id, 0))
+	w.ok(edKey("C/admin"), migrate(id, 2))
+	if i := w.instance(id); i.Process.Version != 1 || len(i.Consents) != 1 {
+		t.Errorf("%+v", i)
+	}
+	w.ok(edKey("C/log"), step(id, "enter", stepDone, 1)) // meanwhile it goes on
+	w.ok(edKey("B/admin"), migrate(id, 2))
+	if i := w.instance(id); i.Process.Version != 2 || len(i.Consents) != 0 || len(i.State.Steps) != 4 {
+		t.Errorf("%+v", i)
+	}
+	w.ok(edKey("B/log"), step(id, "pay", stepDone, 1))
+	if i := w.instance(id); i.Ended != 0 {
+		t.Errorf("it ended without the new step: %+v", i)
+	}
+	w.ok(edKey("C/log"), step(id, "archive", stepDone, 1))
+	if i := w.instance(id); i.State.End != "closed" {
+		t.Errorf("%+v", i)
+	}
+	w.refused(registry.Ended, edKey("B/admin"), migrate(id, 1))
+}
+
 // drawProcessBody makes transactions of processes that may or may not be accepted.
 func drawProcessBody(t *rapid.T, v *registry.View) (*testSigner, any) {
 	admin := edKey(rapid.SampledFrom([]string{"B/admin", "C/admin"}).Draw(t, "admin"))
 	log := edKey(rapid.SampledFrom([]string{"B/log", "C/log", "A/log"}).Draw(t, "log"))
 	role := rapid.SampledFrom([]string{"office", "register"}).Draw(t, "role")
 	subsystem := map[string]string{"office": idB + "/S", "register": idC + "/S"}[role]
-	switch rapid.IntRange(0, 9).Draw(t, "kind of process") {
+	switch rapid.IntRange(0, 10).Draw(t, "kind of process") {
+	case 10:
+		if running, _ := v.ProcessInstances("", 5); len(running) > 0 {
+			return admin, migrate(rapid.SampledFrom(running).Draw(t, "moved").ID, rapid.Uint32Range(0, 2).Draw(t, "to"))
+		}
+		return admin, &registrypb.SetProcess{Owner: idB, Definition: otherVersion()}
 	case 0:
 		return admin, &registrypb.SetProcess{Owner: idB, Definition: processDocument(rapid.Uint32Range(1, 2).Draw(t, "version"))}
 	case 1:

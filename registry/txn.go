@@ -214,6 +214,8 @@ func (x *txn) handleCoordination(tx *registrypb.Tx) ([]record, *refusal) {
 		return x.startInstance(b.StartInstance)
 	case *registrypb.Tx_PostStep:
 		return x.postStep(b.PostStep)
+	case *registrypb.Tx_MigrateInstance:
+		return x.migrateInstance(b.MigrateInstance)
 	case *registrypb.Tx_SetRule:
 		return x.setRule(b.SetRule)
 	case *registrypb.Tx_SetRuleStatus:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -144,6 +145,30 @@ func newProcessInstances(a *app) *cobra.Command {
 	}
 	lf.register(c)
 	c.Flags().StringVar(&o.Member, "member", "", "only those in which this `member` has a part")
+	return c
+}
+
+func newProcessMigrate(a *app) *cobra.Command {
+	back := false
+	c := &cobra.Command{
+		Use:   "migrate INSTANCE VERSION",
+		Short: "Consent that an instance goes on under another version of its process",
+		Long: `Consent, for the body's subsystems that have a part in an instance, that it goes on
+under another version of its process. When all its bodies have consented it does;
+until then, and with --back, nothing changes.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			version, err := strconv.ParseUint(args[1], 10, 32)
+			if err != nil || version == 0 {
+				return usageError{fmt.Errorf("version %q: the rule is a number from 1", args[1]), "\"civibus process list\" shows the versions"}
+			}
+			if back {
+				version = 0
+			}
+			return a.change(c.Context(), &registrypb.Tx{Body: &registrypb.Tx_MigrateInstance{MigrateInstance: &registrypb.MigrateInstance{Instance: args[0], Version: uint32(version)}}})
+		},
+	}
+	c.Flags().BoolVar(&back, "back", false, "take the consent back")
 	return c
 }
 

@@ -3,6 +3,7 @@ package definition_test
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,6 +61,33 @@ func randomDefinition(t *rapid.T) *definition.Definition {
 		d.Steps = append(d.Steps, s)
 	}
 	return d
+}
+
+// another is a further version of a definition for an instance: what was begun is there
+// as it was. Nil: there is none that compiles.
+func another(t *rapid.T, d *definition.Definition, i *definition.Instance) *definition.Process {
+	next := *d
+	next.Version, next.Steps = 2, nil
+	gone := map[string]bool{}
+	for _, s := range d.Steps {
+		_, state, _ := i.Step(s.ID)
+		needed := s.Needs != nil && slices.ContainsFunc(s.Needs.Before(), func(id string) bool { return gone[id] })
+		if state.Status == definition.Waiting && (needed || rapid.IntRange(0, 3).Draw(t, "gone") == 0) {
+			gone[s.ID] = true
+			continue
+		}
+		s.Deadline *= 2
+		next.Steps = append(next.Steps, s)
+	}
+	next.Steps = append(next.Steps, definition.Step{
+		ID: "more", Title: "Step", From: "register", Kind: definition.TaskStep, Deadline: definition.Duration(time.Hour), Final: true,
+		Needs: &definition.Needs{All: []string{"s0"}}, When: rapid.SampledFrom([]string{"", "open", "age > 3"}).Draw(t, "when more"),
+	})
+	p, err := next.Compile()
+	if err != nil {
+		return nil
+	}
+	return p
 }
 
 // TestModel: whatever bodies post in whatever order, two replicas agree, an event that
@@ -122,6 +150,24 @@ func TestModel(t *testing.T) {
 			post(e)
 			waits()
 		}
+		// Now and then it goes on under another version: with one step more, and without what
+		// nobody has begun.
+		moved := false
+		if rapid.IntRange(0, 2).Draw(t, "migrate") == 0 {
+			if next := another(t, d, one); next != nil {
+				before := one.Clone()
+				to, err := one.Migrate(next, now)
+				if !reflect.DeepEqual(before, one) {
+					t.Fatal("migration changed the instance that it began with")
+				}
+				if err == nil {
+					one, p, moved = to, next, true
+					waits()
+				} else if before.Phase == definition.Running {
+					t.Fatalf("it cannot go on: %v", err)
+				}
+			}
+		}
 		for rounds := 0; one.Phase != definition.Ended; rounds++ {
 			if rounds > 10*len(d.Steps) {
 				t.Fatalf("no end by timeouts alone: %+v", one.Turns())
@@ -133,6 +179,9 @@ func TestModel(t *testing.T) {
 		}
 		if one.End != "ended" && one.End != "cancelled" {
 			t.Fatalf("end %q", one.End)
+		}
+		if moved {
+			return // the events alone do not tell it
 		}
 		other, err := p.Fold("", bodies, begun, taken)
 		if err != nil {
