@@ -228,6 +228,8 @@ func changeID(tx *registrypb.Tx, c ledger.Committed) string {
 		return b.SetSubsystemStatus.Id
 	case *registrypb.Tx_SetService:
 		return b.SetService.Id
+	case *registrypb.Tx_SetTopic:
+		return b.SetTopic.Topic
 	case *registrypb.Tx_SetServiceStatus:
 		return b.SetServiceStatus.Id
 	case *registrypb.Tx_GrantRight:

@@ -22,7 +22,7 @@ key and are in force when the command returns. Identifiers are written
 INSTANCE/CLASS/MEMBER[/SUBSYSTEM[/SERVICE[/VERSION]]], each part percent-encoded.`,
 		Args: cobra.NoArgs,
 	}
-	c.AddCommand(newRegisterMember(a), newRegisterSubsystem(a), newRegisterService(a), newRegisterRight(a), newRegisterGroup(a), newRegisterKey(a), newRegisterDelegation(a),
+	c.AddCommand(newRegisterMember(a), newRegisterSubsystem(a), newRegisterService(a), newRegisterTopic(a), newRegisterRight(a), newRegisterGroup(a), newRegisterKey(a), newRegisterDelegation(a),
 		newRegisterNode(a), newRegisterPower(a), newRegisterHost(a))
 	return c
 }
