@@ -34,8 +34,9 @@ type Batch struct {
 	First  uint64 // number of the first event
 	Events [][]byte
 	Seed   [seedSize]byte // of the salts
-	// What the topic holds: its oldest event that is kept, and its newest.
-	Oldest, Newest uint64
+	// What the topic holds: its oldest event that is kept, and its newest; and what
+	// distinguishes this numbering from another, if the topic had to begin anew.
+	Oldest, Newest, Epoch uint64
 }
 
 // Last is the number of the last event, or First-1.
@@ -60,26 +61,26 @@ func (b *Batch) Encode() (body []byte, field string) {
 
 func (b *Batch) field() string {
 	root := b.Root()
-	return fmt.Sprintf("first=%d, count=%d, oldest=%d, newest=%d, root=:%s:", b.First, len(b.Events), b.Oldest, b.Newest, base64.StdEncoding.EncodeToString(root[:]))
+	return fmt.Sprintf("first=%d, count=%d, oldest=%d, newest=%d, epoch=%d, root=:%s:", b.First, len(b.Events), b.Oldest, b.Newest, b.Epoch, base64.StdEncoding.EncodeToString(root[:]))
 }
 
 // Header is what BatchField says.
 type Header struct {
-	First, Count, Oldest, Newest uint64
-	Root                         [32]byte
+	First, Count, Oldest, Newest, Epoch uint64
+	Root                                [32]byte
 }
 
 // ParseHeader reads a BatchField.
 func ParseHeader(field string) (h Header, err error) {
-	for i, name := range [...]string{"first", "count", "oldest", "newest"} {
+	for i, name := range [...]string{"first", "count", "oldest", "newest", "epoch"} {
 		var item string
 		item, field, _ = strings.Cut(field, ", ")
 		value, ok := strings.CutPrefix(item, name+"=")
 		n, err := strconv.ParseUint(value, 10, 63)
 		if !ok || err != nil {
-			return h, fmt.Errorf("%s: the rule is first, count, oldest, newest and root", BatchField)
+			return h, fmt.Errorf("%s: the rule is first, count, oldest, newest, epoch and root", BatchField)
 		}
-		*[...]*uint64{&h.First, &h.Count, &h.Oldest, &h.Newest}[i] = n
+		*[...]*uint64{&h.First, &h.Count, &h.Oldest, &h.Newest, &h.Epoch}[i] = n
 	}
 	text, ok := strings.CutPrefix(field, "root=:")
 	text, end := strings.CutSuffix(text, ":")
@@ -103,7 +104,7 @@ func DecodeBatch(body []byte, field string) (*Batch, error) {
 	if len(rest) < len(wireMagic)+seedSize+12 || string(rest[:4]) != wireMagic {
 		return nil, bad
 	}
-	b := &Batch{Seed: [seedSize]byte(rest[4 : 4+seedSize]), Oldest: h.Oldest, Newest: h.Newest}
+	b := &Batch{Seed: [seedSize]byte(rest[4 : 4+seedSize]), Oldest: h.Oldest, Newest: h.Newest, Epoch: h.Epoch}
 	rest = rest[4+seedSize:]
 	b.First = binary.BigEndian.Uint64(rest)
 	count := binary.BigEndian.Uint32(rest[8:])

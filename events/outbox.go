@@ -3,10 +3,12 @@ package events
 import (
 	"context"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -42,6 +44,7 @@ func (c conflict) Error() string {
 // outbox keeps the events of one topic until they are old, whoever took them.
 type outbox struct {
 	stream *stream
+	epoch  uint64
 	clock  civibus.Clock
 
 	published func()
@@ -78,12 +81,16 @@ type Subscriber struct {
 }
 
 func openOutbox(dir string, clock civibus.Clock, open wal.OpenFunc, published func()) (*outbox, error) {
+	epoch, err := readEpoch(dir)
+	if err != nil {
+		return nil, err
+	}
 	s, err := openStream(dir, open)
 	if err != nil {
 		return nil, err
 	}
 	o := &outbox{
-		stream: s, clock: clock, published: published, offers: make(chan *offer), done: make(chan struct{}),
+		stream: s, epoch: epoch, clock: clock, published: published, offers: make(chan *offer), done: make(chan struct{}),
 		recent: map[Key]seen{}, subscribers: map[string]*Subscriber{},
 	}
 	// What was published last is remembered across restarts.
@@ -108,6 +115,38 @@ func openOutbox(dir string, clock civibus.Clock, open wal.OpenFunc, published fu
 	}
 	go o.run()
 	return o, nil
+}
+
+// readEpoch returns the number that distinguishes this outbox from another of the same
+// topic, and makes it first if the outbox is new. Whoever has a cursor into an outbox that
+// was lost must not mistake another event for the next.
+func readEpoch(dir string) (uint64, error) {
+	name := filepath.Join(dir, "epoch")
+	text, err := os.ReadFile(name)
+	if err == nil {
+		return strconv.ParseUint(strings.TrimSpace(string(text)), 10, 63)
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	if old, err := wal.List(dir); err == nil && len(old) > 0 {
+		return 0, fmt.Errorf("%s is missing, and there are events beside it; restore it from a copy of the folder", name)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return 0, err
+	}
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	epoch := binary.BigEndian.Uint64(b[:]) >> 1
+	f, err := os.OpenFile(name+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	_, err = fmt.Fprintln(f, epoch)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return 0, err
+	}
+	return epoch, os.Rename(name+".tmp", name) // the log's folder is synced when its first segment begins
 }
 
 func (o *outbox) remember(e *Event, seq uint64) {
@@ -235,7 +274,7 @@ func (o *outbox) take(client, name string, after uint64, most int) (*Batch, erro
 	if err := o.acknowledge(client, name, after, newest); err != nil {
 		return nil, err
 	}
-	b := &Batch{First: after + 1, Oldest: oldest, Newest: newest}
+	b := &Batch{First: after + 1, Oldest: oldest, Newest: newest, Epoch: o.epoch}
 	_, _ = rand.Read(b.Seed[:]) // never fails
 	entries, err := o.stream.read(after, min(most, MaxBatch), BatchBytes)
 	if err != nil {

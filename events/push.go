@@ -319,6 +319,11 @@ func (r *Room) post(ctx context.Context, s *subscription, e Entry) result {
 	req.Header.Set("Webhook-Id", id)
 	req.Header.Set("Webhook-Timestamp", stamp)
 	req.Header.Set("Webhook-Signature", Sign(secret, id, stamp, body))
+	if r.cfg.Sign != nil {
+		if err := r.cfg.Sign(ctx, req, body); err != nil {
+			return result{seq: e.Seq, err: err}
+		}
+	}
 	resp, err := r.cfg.HTTP.Do(req)
 	if err != nil {
 		return result{seq: e.Seq, err: err}

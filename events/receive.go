@@ -225,6 +225,10 @@ func (rc *receiver) fetch(s *subscription) (after time.Duration, err error) {
 		from = s.info.From
 	}
 	q := url.Values{"after": {from}, "name": {s.info.Name}, "max": {strconv.Itoa(MaxBatch)}}
+	epoch := s.epoch
+	if begun {
+		q.Set("epoch", strconv.FormatUint(epoch, 10))
+	}
 	s.mu.Unlock()
 	question := Question{Client: s.client, Service: s.topic.Service, Path: s.topic.Path(), Query: q.Encode(), Gateway: s.gateway}
 	if len(s.unread) > 0 {
@@ -248,9 +252,12 @@ func (rc *receiver) fetch(s *subscription) (after time.Duration, err error) {
 	if (begun || received > 0) && b.First != received+1 {
 		return 0, civibus.Faultf(0, civibus.FaultInconsistentAnswer, "the provider was asked for event %d and answered with %d", received+1, b.First)
 	}
+	if begun && b.Epoch != epoch {
+		return 0, civibus.Faultf(0, civibus.FaultInconsistentAnswer, "the provider was asked for epoch %d and answered with %d", epoch, b.Epoch)
+	}
 	// 2. Where a new subscription begins is known now.
 	if !begun {
-		if err := s.beginAt(b.First - 1); err != nil {
+		if err := s.beginAt(b.First-1, b.Epoch); err != nil {
 			return 0, err
 		}
 	}
@@ -270,9 +277,9 @@ func (rc *receiver) fetch(s *subscription) (after time.Duration, err error) {
 }
 
 // beginAt fixes where a new subscription begins.
-func (s *subscription) beginAt(base uint64) error {
+func (s *subscription) beginAt(base, epoch uint64) error {
 	s.mu.Lock()
-	s.begun, s.base = true, base
+	s.begun, s.base, s.epoch = true, base, epoch
 	var err error
 	if s.info.Cursor < base {
 		err = s.setCursor(base)

@@ -90,6 +90,9 @@ type Config struct {
 	PushTimeout time.Duration
 	// FirstBackOff and MaxBackOff bound the pauses between attempts. Defaults: 1 s, 5 min.
 	FirstBackOff, MaxBackOff time.Duration
+	// Sign seals what is pushed with the body's key. Default: only the subscription's
+	// secret signs it.
+	Sign func(ctx context.Context, r *http.Request, body []byte) error
 	// HTTP pushes. Default: a client that follows no redirects.
 	HTTP *http.Client
 	// Clock tells the time. Default: time.Now.
@@ -335,7 +338,10 @@ func (r *Room) Answer(ctx context.Context, service civibus.ServiceID, path, quer
 	if q.Get("end") == "1" {
 		o.end(client, name)
 		_, newest := o.stream.bounds()
-		return batchResponse(&Batch{First: newest + 1, Oldest: newest + 1, Newest: newest}), nil
+		return batchResponse(&Batch{First: newest + 1, Oldest: newest + 1, Newest: newest, Epoch: o.epoch}), nil
+	}
+	if v := q.Get("epoch"); v != "" && v != strconv.FormatUint(o.epoch, 10) {
+		return nil, fault(civibus.FaultBadCursor, "the provider had to begin the topic anew, and its numbers are others than the cursor's: end the subscription, and subscribe again from the first event")
 	}
 	// 2. From where on?
 	oldest, newest := o.stream.bounds()

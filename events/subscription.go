@@ -87,6 +87,7 @@ type subscription struct {
 	info  Subscription
 	base  uint64 // what is before the first event here was never wanted, or is missing
 	begun bool   // the provider said where it begins
+	epoch uint64 // and of which numbering
 	dead  map[uint64]bool
 	moved bool // somebody moved the cursor, and who pushes has not seen it
 
@@ -115,6 +116,7 @@ type saved struct {
 	Subscription
 	Base  uint64 `json:"base"`
 	Begun bool   `json:"begun"`
+	Epoch uint64 `json:"epoch"`
 }
 
 func subscriptionKey(id string) []byte { return []byte("s/" + id) }
@@ -155,7 +157,7 @@ func (r *Room) openSubscription(v saved) (*subscription, error) {
 	}
 	s := &subscription{
 		stream: st, db: r.db, clock: r.cfg.Clock, topic: topic, client: client,
-		info: v.Subscription, base: v.Base, begun: v.Begun, dead: map[uint64]bool{},
+		info: v.Subscription, base: v.Base, begun: v.Begun, epoch: v.Epoch, dead: map[uint64]bool{},
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), gone: make(chan struct{}), due: true,
 	}
 	if b, err := r.db.Get(cursorKey(v.ID), nil); err == nil && len(b) == 8 {
@@ -185,7 +187,7 @@ func (s *subscription) save() error {
 	if s.removed {
 		return errRemoved
 	}
-	b, err := json.Marshal(saved{s.info, s.base, s.begun})
+	b, err := json.Marshal(saved{s.info, s.base, s.begun, s.epoch})
 	if err != nil {
 		return err
 	}

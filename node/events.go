@@ -63,6 +63,7 @@ func (n *Node) openEvents(r *rooms) (*events.Room, error) {
 		Admit:     r.evidence.Admit,
 		Retention: time.Duration(n.cfg.Events.Retention), MaxBytes: int64(n.cfg.Events.MaxBytes),
 		Webhooks: n.cfg.Events.Webhooks, Attempts: n.cfg.Events.Attempts, PushTimeout: time.Duration(n.cfg.Events.PushTimeout),
+		Sign:  n.signForSystem,
 		Clock: n.clock, Logger: n.log.With("room", "events"),
 	})
 }

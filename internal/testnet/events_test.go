@@ -295,7 +295,7 @@ func TestMessagesArePushed(t *testing.T) {
 		case e.ID == "5" && tries[e.ID] < 4:
 			w.WriteHeader(500)
 		default:
-			if r.Header.Get("Webhook-Signature") == "" || r.Header.Get("Content-Type") != events.StructuredType {
+			if r.Header.Get("Webhook-Signature") == "" || r.Header.Get("Signature") == "" || r.Header.Get("Content-Type") != events.StructuredType {
 				w.WriteHeader(400)
 				return
 			}
