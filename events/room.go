@@ -233,6 +233,7 @@ func (r *Room) Close() error {
 		return nil
 	}
 	r.closed = true
+	r.cfg.HTTP.CloseIdleConnections()
 	errs := []error{r.boxes.close()}
 	for _, s := range r.subs {
 		errs = append(errs, s.stream.close())

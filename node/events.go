@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/events"
 	"github.com/civibus/civibus/gateway"
+	"github.com/civibus/civibus/internal/tlsprofile"
 	"github.com/civibus/civibus/service"
 	"github.com/civibus/civibus/transport"
 )
@@ -63,7 +65,14 @@ func (n *Node) openEvents(r *rooms) (*events.Room, error) {
 		Admit:     r.evidence.Admit,
 		Retention: time.Duration(n.cfg.Events.Retention), MaxBytes: int64(n.cfg.Events.MaxBytes),
 		Webhooks: n.cfg.Events.Webhooks, Attempts: n.cfg.Events.Attempts, PushTimeout: time.Duration(n.cfg.Events.PushTimeout),
-		Sign:  n.signForSystem,
+		Sign: n.signForSystem,
+		HTTP: &http.Client{
+			Transport: &http.Transport{
+				TLSClientConfig: tlsprofile.Upstream(), MaxIdleConnsPerHost: 8, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+				TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 		Clock: n.clock, Logger: n.log.With("room", "events"),
 	})
 }
