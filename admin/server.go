@@ -58,6 +58,8 @@ type Backend interface {
 	// Simulate says what a rule would have said of the exchanges among the newest
 	// entries of the evidence log.
 	Simulate(ctx context.Context, r *rule.Rule, limit int) (Simulation, error)
+	// Usage finds usage records, periods and objections.
+	Usage(ctx context.Context, q UsageQuery) (UsageAnswer, error)
 	// CheckLog checks the evidence log against the registry.
 	CheckLog(ctx context.Context) (Check, error)
 	// Config returns the effective configuration as a file.
@@ -122,6 +124,7 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s.handle("GET /v1/exchanges", s.exchanges)
 	s.handle("GET /v1/exchanges/{exchange}", s.exchange)
 	s.handle("GET /v1/log/check", s.checkLog)
+	s.handle("POST /v1/usage", s.usage)
 	return s
 }
 

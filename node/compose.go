@@ -164,8 +164,13 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 		return nil, err
 	}
 
+	// Usage records, for which portals ask through a service.
+	if err := n.openUsage(r, closers); err != nil {
+		return nil, err
+	}
+
 	// Services.
-	if r.services, err = n.openServices(closers); err != nil {
+	if r.services, err = n.openServices(r, closers); err != nil {
 		return nil, err
 	}
 
@@ -205,7 +210,7 @@ func (n *Node) gatewayConfig(r *rooms) (gateway.Config, error) {
 			return n.sealSigner(transport.InForce(v, n.member, civibus.SealKey))
 		},
 		SecondSeals: n.needSecond,
-		Evidence:    newChained(n, r.evidence), Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), Transport: r.transport, Upstreams: r.services, Replay: r.replay,
+		Evidence:    newChained(n, r.evidence), Usage: r.keeper, Archive: evidence.ArchivePolicy(n.cfg.Evidence.Archive), Transport: r.transport, Upstreams: r.services, Replay: r.replay,
 		MaxAge: time.Duration(n.cfg.Seal.MaxAge), MaxSkew: time.Duration(n.cfg.Seal.MaxSkew), BufferLimit: int64(n.cfg.Provider.BufferLimit),
 		Clients: rules, ClientsByRule: n.host != nil, CorrectStatuses: n.cfg.Consumer.CorrectStatuses, AskProvider: n.cfg.Consumer.AskProvider,
 		Maintenance: func() string { return n.cfg.Provider.Maintenance },

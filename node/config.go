@@ -39,6 +39,9 @@ type Config struct {
 	// The evidence log: what is kept about every exchange.
 	Evidence EvidenceConfig `toml:"evidence"`
 
+	// What persons are told of exchanges that concerned them (docs/usage.md).
+	Usage UsageConfig `toml:"usage"`
+
 	// The receipts that are built from the evidence and exchanged with the
 	// other body.
 	Receipts ReceiptsConfig `toml:"receipts"`
@@ -350,6 +353,23 @@ type EvidenceConfig struct {
 	RecordRetention Duration `toml:"record_retention"`
 }
 
+// UsageConfig is about usage records.
+type UsageConfig struct {
+	// The file with the key by which a person's records are found; it is made when it
+	// is missing. Secret: mode 0600. All gateways of one body need the same one, and
+	// without it nobody's records are found: keep a copy with the body's keys. Empty:
+	// usage.key in data_dir.
+	Key string `toml:"key"`
+
+	// The subsystem that offers the service "usage", by which portals ask for a
+	// person's records, percent-encoded. Who may ask is said by access rights. Empty:
+	// none does.
+	Subsystem string `toml:"subsystem"`
+
+	// How long a period is, of which the registry anchors the count and the root.
+	Period Duration `toml:"period"`
+}
+
 // ReceiptsConfig is about receipts.
 type ReceiptsConfig struct {
 	// "all" sends the own half of every receipt to the other body in the
@@ -466,6 +486,12 @@ type ServiceConfig struct {
 	// How long a call waits for the legacy system's answer before it is told to
 	// fetch the answer later. Keep it below timeout. Adapter files only; 0: not at all.
 	Wait Duration `toml:"wait"`
+
+	// Where in a request the person is whom it concerns, for rights that concern
+	// persons: "path:/persons/{}/**" ({} is the person, * any segment, ** the rest),
+	// "query:PARAMETER" or "json:FIELD" (names with points between, of a body that the
+	// gateway buffers). Empty: the consumer says it in the header Civibus-Subject.
+	Subject string `toml:"subject"`
 
 	// Content type of the legacy system's answers. Adapter files only; empty:
 	// application/octet-stream.

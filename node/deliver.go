@@ -47,6 +47,7 @@ func (n *Node) background(ctx context.Context, r *rooms, group *errgroup.Group) 
 		return fmt.Errorf("anchor the evidence log: %w", err)
 	})
 	n.runProcess(ctx, group)
+	n.runUsage(ctx, r, group)
 	if n.cfg.Receipts.Exchange == "all" {
 		d := &deliverer{n: n, r: r, limit: rate.NewLimiter(rate.Limit(n.cfg.Receipts.Rate), maxReceiptsBatch), backOff: map[receiver]backOff{}, unknown: map[uint64]backOff{}}
 		group.Go(func() error { d.run(ctx); return nil })

@@ -37,6 +37,7 @@ func (c Config) ForHosted(h HostedConfig) Config {
 	c.Member, c.DataDir, c.Keys, c.Services, c.Evidence = h.Member, h.DataDir, h.Keys, h.Services, h.Evidence
 	c.Consumer.Clients = h.Clients
 	c.Hosted = nil
+	c.Usage.Key, c.Usage.Subsystem = "", ""
 	return c
 }
 

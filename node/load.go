@@ -234,6 +234,8 @@ func (c Config) WithDefaults() Config {
 
 	c.Evidence = c.Evidence.withDefaults()
 
+	set(&c.Usage.Period, Duration(time.Hour))
+
 	set(&c.Receipts.Exchange, "all")
 	set(&c.Receipts.Rate, 5000)
 
@@ -299,6 +301,7 @@ func (c Config) resolve(base string) Config {
 	abs(&c.Consumer.TLSCertificate)
 	abs(&c.Consumer.TLSKey)
 	abs(&c.Evidence.ArchiveKey)
+	abs(&c.Usage.Key)
 	c.Consumer.Clients = resolveClients(c.Consumer.Clients, abs)
 	c.Services = resolveServices(c.Services, abs)
 	c.Process = slices.Clone(c.Process)

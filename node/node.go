@@ -29,6 +29,7 @@ import (
 	"github.com/civibus/civibus/seal"
 	"github.com/civibus/civibus/service"
 	"github.com/civibus/civibus/transport"
+	"github.com/civibus/civibus/usage"
 )
 
 // shutdownGrace is how long exchanges under way may take to end when the node
@@ -104,6 +105,8 @@ type rooms struct {
 	services  *service.Set
 	gateway   *gateway.Gateway
 	events    *events.Room // nil: none here
+	keeper    *usage.Keeper
+	usage     *usage.Store
 }
 
 // addresses are where the node listens.

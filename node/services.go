@@ -21,7 +21,7 @@ import (
 )
 
 // openServices connects the body's services with the systems that answer.
-func (n *Node) openServices(closers *closers) (*service.Set, error) {
+func (n *Node) openServices(r *rooms, closers *closers) (*service.Set, error) {
 	var upstreams []service.Upstream
 	for i, s := range n.cfg.Services {
 		parts, err := civibus.SplitIdentifier(s.ID, 2, 3)
@@ -49,6 +49,7 @@ func (n *Node) openServices(closers *closers) (*service.Set, error) {
 			})
 		}
 	}
+	upstreams = append(upstreams, n.usageService(r)...)
 	set, err := service.NewSet(upstreams, service.Config{Logger: n.log.With("room", "service"), Metrics: n.metrics})
 	if err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/civibus/civibus/internal/obs"
 	"github.com/civibus/civibus/ledger"
 	"github.com/civibus/civibus/process"
+	"github.com/civibus/civibus/usage"
 )
 
 // maxSocketPath is the longest path of a Unix socket that every supported
@@ -167,6 +168,15 @@ func (c Config) validateEvidence(v *validator) {
 	if c.Evidence.Archive == "encrypted" && record > 0 && (body == 0 || body > record) {
 		v.add("evidence.record_retention", "%v is shorter than evidence.body_retention (%v, 0 is for ever); keep records at least as long as the bodies that they describe", record, body)
 	}
+	v.positive("usage.period", c.Usage.Period)
+	if _, err := civibus.DecodePart(c.Usage.Subsystem); err != nil && c.Usage.Subsystem != "" {
+		v.add("usage.subsystem", "%q is no subsystem's code; set it to the code, percent-encoded", c.Usage.Subsystem)
+	}
+	for i, s := range c.Services {
+		if c.Usage.Subsystem != "" && s.ID == c.Usage.Subsystem+"/"+usage.ServiceCode {
+			v.add(fmt.Sprintf("services[%d].id", i), "%q is the service by which portals ask for usage records (usage.subsystem); give the service another code", s.ID)
+		}
+	}
 	v.oneOf("receipts.exchange", c.Receipts.Exchange, "all", "none")
 	if c.Receipts.Rate < 1 {
 		v.add("receipts.rate", "%d: the rule is at least 1 a second; receipts.exchange = \"none\" sends none", c.Receipts.Rate)
@@ -192,6 +202,11 @@ func (s ServiceConfig) validate(v *validator, key string) {
 		v.add(key+".id", "it is missing; set it to SUBSYSTEM/SERVICE")
 	} else if _, err := civibus.SplitIdentifier(s.ID, 2, 3); err != nil {
 		v.add(key+".id", "%q: %v; set it to SUBSYSTEM/SERVICE or SUBSYSTEM/SERVICE/VERSION", s.ID, err)
+	}
+	if s.Subject != "" {
+		if _, err := parseSubject(s.Subject); err != nil {
+			v.add(key+".subject", "%q: %v; e.g. path:/persons/{}/**", s.Subject, err)
+		}
 	}
 	v.oneOf(key+".adapter", s.Adapter, "rest", "soap", "files")
 	switch s.Adapter {

@@ -64,7 +64,7 @@ func (s *Store) Answer(number uint64, answer string) (Objection, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b, err := s.db.Get(key('o', number), nil)
+	b, err := s.kept.Get(key('o', number), nil)
 	if err != nil {
 		return Objection{}, fmt.Errorf("case %d: there is none", number)
 	}
@@ -84,7 +84,7 @@ func (s *Store) putObjection(o Objection) error {
 	if err != nil {
 		return err
 	}
-	return s.db.Put(key('o', o.Case), b, &opt.WriteOptions{Sync: true})
+	return s.kept.Put(key('o', o.Case), b, &opt.WriteOptions{Sync: true})
 }
 
 // Objections returns the cases, the newest first.
@@ -99,7 +99,7 @@ func (s *Store) Objections(limit int) (out []Objection, err error) {
 
 // eachObjection goes through the cases, the newest first.
 func (s *Store) eachObjection(fn func(Objection)) error {
-	it := s.db.NewIterator(util.BytesPrefix([]byte{'o'}), nil)
+	it := s.kept.NewIterator(util.BytesPrefix([]byte{'o'}), nil)
 	defer it.Release()
 	for ok := it.Last(); ok; ok = it.Prev() {
 		var o Objection

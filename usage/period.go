@@ -80,12 +80,12 @@ func (s *Store) Anchored(p Period) error {
 	if err != nil {
 		return err
 	}
-	return s.db.Put(key('p', p.Number), b, &opt.WriteOptions{Sync: true})
+	return s.kept.Put(key('p', p.Number), b, &opt.WriteOptions{Sync: true})
 }
 
 // Period returns an anchored period.
 func (s *Store) Period(number uint64) (p Period, ok bool, err error) {
-	b, err := s.db.Get(key('p', number), nil)
+	b, err := s.kept.Get(key('p', number), nil)
 	if errors.Is(err, leveldb.ErrNotFound) {
 		return p, false, nil
 	}
@@ -97,7 +97,7 @@ func (s *Store) Period(number uint64) (p Period, ok bool, err error) {
 
 // Periods returns at most limit anchored periods, the newest first.
 func (s *Store) Periods(limit int) (out []Period, err error) {
-	it := s.db.NewIterator(util.BytesPrefix([]byte{'p'}), nil)
+	it := s.kept.NewIterator(util.BytesPrefix([]byte{'p'}), nil)
 	defer it.Release()
 	for ok := it.Last(); ok && len(out) < limit; ok = it.Prev() {
 		var p Period

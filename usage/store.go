@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -29,7 +31,7 @@ type Log interface {
 
 // Config is what a Store is made of.
 type Config struct {
-	Dir       string        // of the index; one process at a time
+	Dir       string        // one process at a time
 	Keeper    *Keeper       // has the key by which persons are found
 	Retention time.Duration // how long records are kept; 0: for ever
 	Clock     civibus.Clock // default time.Now
@@ -41,6 +43,9 @@ type Config struct {
 //	c                            the next leaf of the evidence log to be looked at
 //	u tag(32) ^time(8) leaf(8)   salt and record: newest first for each person
 //	l leaf(8)                    class(1) commitment(32) time(8) tag(32); after deletion class and commitment
+//
+// And of what is kept beside it:
+//
 //	p period(8)                  an anchored period (JSON)
 //	o number(8)                  an objection (JSON)
 const (
@@ -52,7 +57,8 @@ const (
 // Store is the body's index of its usage records. Its methods may be called concurrently.
 type Store struct {
 	cfg     Config
-	db      *ldb.DB
+	db      *ldb.DB    // the index, which is derived
+	kept    *ldb.DB    // periods and cases, which are not
 	mu      sync.Mutex // of periods, objections and deletion
 	expired time.Time
 }
@@ -65,21 +71,34 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	db, err := ldb.Open(cfg.Dir, opt.Options{
-		BlockCacheCapacity: 16 << 20, WriteBuffer: 8 << 20, CompactionTableSize: 8 << 20, OpenFilesCacheCapacity: 128,
-		DisableSeeksCompaction: true, Filter: filter.NewBloomFilter(10), Compression: opt.NoCompression,
-	})
+	index, kept := filepath.Join(cfg.Dir, "index"), filepath.Join(cfg.Dir, "kept")
+	db, err := openDB(index, 16<<20)
 	if err != nil {
 		if ldb.Damaged(err) != nil {
-			return nil, fmt.Errorf("the usage index %s is damaged (%w): delete it, and it is built again from the evidence log", cfg.Dir, err)
+			return nil, fmt.Errorf("the usage index %s is damaged (%w): delete it, and it is built again from the evidence log", index, err)
 		}
 		return nil, fmt.Errorf("open usage index: %w", err)
 	}
-	return &Store{cfg: cfg, db: db}, nil
+	s := &Store{cfg: cfg, db: db}
+	if s.kept, err = openDB(kept, 1<<20); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("open periods and cases in %s: %w; restore the folder from a backup", kept, err)
+	}
+	return s, nil
+}
+
+func openDB(dir string, memory int) (*ldb.DB, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return ldb.Open(dir, opt.Options{
+		BlockCacheCapacity: memory, WriteBuffer: memory / 2, CompactionTableSize: 8 << 20, OpenFilesCacheCapacity: 128,
+		DisableSeeksCompaction: true, Filter: filter.NewBloomFilter(10), Compression: opt.NoCompression,
+	})
 }
 
 // Close closes the index.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error { return errors.Join(s.db.Close(), s.kept.Close()) }
 
 // Next returns the leaf up to which the index has been built.
 func (s *Store) Next() (uint64, error) { return s.number([]byte{'c'}) }
