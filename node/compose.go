@@ -169,6 +169,11 @@ func (n *Node) compose(ctx context.Context, closers *closers) (*rooms, error) {
 		return nil, err
 	}
 
+	// Requests for evidence, which come through a service too.
+	if err := n.openOnce(closers); err != nil {
+		return nil, err
+	}
+
 	// Services.
 	if r.services, err = n.openServices(r, closers); err != nil {
 		return nil, err

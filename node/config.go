@@ -50,6 +50,10 @@ type Config struct {
 	// that its systems subscribe to (docs/events.md).
 	Events EventsConfig `toml:"events"`
 
+	// Requests for evidence between bodies, upon a person's explicit request and with
+	// a preview before use (docs/once.md).
+	Once OnceConfig `toml:"once"`
+
 	// The administration interface that the civibus commands use.
 	Admin AdminConfig `toml:"admin"`
 
@@ -411,6 +415,22 @@ type EventsConfig struct {
 
 	// The longest wait for the answer to an event that is pushed.
 	PushTimeout Duration `toml:"push_timeout"`
+}
+
+// OnceConfig is about requests for evidence.
+type OnceConfig struct {
+	// Offers the interface for requests for evidence to the body's systems at the
+	// consumer face, and the service "once" of the subsystems below to other bodies. Set
+	// it at one gateway of a body only: a request is kept where it was made.
+	Enabled bool `toml:"enabled"`
+
+	// The codes of the subsystems, percent-encoded, whose services give evidence. Each
+	// gets the service "once", which others need a right to; register it like any.
+	Provide []string `toml:"provide"`
+
+	// How long a person may take to decide, and how long evidence is kept here, on
+	// disk and not encrypted. At least 1 min.
+	Keep Duration `toml:"keep"`
 }
 
 // AdminConfig is the administration interface.

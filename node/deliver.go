@@ -48,6 +48,7 @@ func (n *Node) background(ctx context.Context, r *rooms, group *errgroup.Group) 
 	})
 	n.runProcess(ctx, group)
 	n.runUsage(ctx, r, group)
+	n.runOnce(ctx, group)
 	if n.cfg.Receipts.Exchange == "all" {
 		d := &deliverer{n: n, r: r, limit: rate.NewLimiter(rate.Limit(n.cfg.Receipts.Rate), maxReceiptsBatch), backOff: map[receiver]backOff{}, unknown: map[uint64]backOff{}}
 		group.Go(func() error { d.run(ctx); return nil })

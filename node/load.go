@@ -243,6 +243,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Events.MaxBytes, Size(4<<30))
 	set(&c.Events.Attempts, 8)
 	set(&c.Events.PushTimeout, Duration(10*time.Second))
+	set(&c.Once.Keep, Duration(24*time.Hour))
 
 	set(&c.Admin.Socket, "admin.sock")
 	set(&c.Metrics.Listen, "127.0.0.1:9464")

@@ -24,6 +24,7 @@ import (
 	"github.com/civibus/civibus/internal/obs"
 	"github.com/civibus/civibus/keys"
 	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/once"
 	"github.com/civibus/civibus/process"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/seal"
@@ -85,6 +86,7 @@ type Node struct {
 	health    atomic.Pointer[ledger.Status]
 	submitter submitter
 	receipts  *receiptMaker
+	once      atomic.Pointer[once.Runtime]    // nil: the body neither asks for evidence nor gives it
 	process   atomic.Pointer[process.Runtime] // nil: the body plays no roles
 
 	deliveries deliveries // of half receipts, under way from other bodies

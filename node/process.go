@@ -17,6 +17,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/gateway"
 	"github.com/civibus/civibus/internal/tlsprofile"
+	"github.com/civibus/civibus/once"
 	"github.com/civibus/civibus/process"
 	"github.com/civibus/civibus/registry/registrypb"
 	"github.com/civibus/civibus/seal"
@@ -94,21 +95,26 @@ func (n *Node) runProcess(ctx context.Context, group *errgroup.Group) {
 // consumerFace is the gateway's, and what else the node offers to the body's systems.
 func (n *Node) consumerFace(r *rooms) http.Handler {
 	exchanges := n.house(r).Consumer()
-	p := n.process.Load()
-	if p == nil {
-		return exchanges
+	local := make(map[string]http.Handler)
+	if p := n.process.Load(); p != nil {
+		local[process.APIPath] = p.API()
 	}
-	processes := p.API()
+	if o := n.once.Load(); o != nil {
+		local[once.APIPath] = o.API()
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if !strings.HasPrefix(req.URL.Path, process.APIPath) {
-			exchanges.ServeHTTP(w, req)
+		for path, handler := range local {
+			if !strings.HasPrefix(req.URL.Path, path) {
+				continue
+			}
+			if _, err := r.gateway.Caller(req); err != nil {
+				r.gateway.Tell(w, req, err)
+				return
+			}
+			handler.ServeHTTP(w, req)
 			return
 		}
-		if _, err := r.gateway.Caller(req); err != nil {
-			r.gateway.Tell(w, req, err)
-			return
-		}
-		processes.ServeHTTP(w, req)
+		exchanges.ServeHTTP(w, req)
 	})
 }
 

@@ -50,6 +50,7 @@ func (n *Node) openServices(r *rooms, closers *closers) (*service.Set, error) {
 		}
 	}
 	upstreams = append(upstreams, n.usageService(r)...)
+	upstreams = append(upstreams, n.onceUpstreams()...)
 	set, err := service.NewSet(upstreams, service.Config{Logger: n.log.With("room", "service"), Metrics: n.metrics})
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/internal/obs"
 	"github.com/civibus/civibus/ledger"
+	"github.com/civibus/civibus/once"
 	"github.com/civibus/civibus/process"
 	"github.com/civibus/civibus/usage"
 )
@@ -50,6 +51,7 @@ func (c Config) Validate() error {
 	}
 	c.validateServiceIDs(v)
 	c.validateProcess(v)
+	c.validateOnce(v)
 	if len(c.Admin.Socket) > maxSocketPath {
 		v.add("admin.socket", "path %q has %d bytes, the rule is at most %d; set a shorter path, e.g. below /run", c.Admin.Socket, len(c.Admin.Socket), maxSocketPath)
 	}
@@ -284,6 +286,28 @@ func (c Config) validateProcess(v *validator) {
 				v.add(fmt.Sprintf("services[%d].id", j), "%q is the service by which facts of processes come (%s); give the service another code", s.ID, key)
 			}
 		}
+	}
+}
+
+func (c Config) validateOnce(v *validator) {
+	if c.Once.Keep < Duration(time.Minute) {
+		v.add("once.keep", "%v: the rule is at least 1m", c.Once.Keep)
+	}
+	seen := map[string]bool{}
+	for i, s := range c.Once.Provide {
+		key := fmt.Sprintf("once.provide[%d]", i)
+		if _, err := civibus.DecodePart(s); err != nil || s == "" || seen[s] {
+			v.add(key, "%q is no subsystem's code, or is there twice; set it to a code, percent-encoded", s)
+		}
+		seen[s] = true
+		for j, o := range c.Services {
+			if o.ID == s+"/"+once.ServiceCode {
+				v.add(fmt.Sprintf("services[%d].id", j), "%q is the service by which evidence is given (%s); give the service another code", o.ID, key)
+			}
+		}
+	}
+	if len(c.Once.Provide) > 0 && !c.Once.Enabled {
+		v.add("once.provide", "it needs once.enabled = true")
 	}
 }
 

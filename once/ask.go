@@ -167,6 +167,10 @@ func (r *Runtime) Preview(ctx context.Context, client civibus.ClientID, id strin
 	}
 	var s Shown
 	if err := r.call(ctx, client, a, previewPath, a.Request, &s); err != nil {
+		var refused *Refused
+		if errors.As(err, &refused) {
+			return nil, err
+		}
 		r.Logger.WarnContext(ctx, "once: the provider could not be asked", "request", a.ID, "type", a.Type, "err", err)
 		return a.status(), nil // it stays, and can be asked again
 	}
@@ -218,6 +222,10 @@ func (r *Runtime) Decide(ctx context.Context, client civibus.ClientID, id string
 	// 3. To the provider.
 	var g Given
 	if err := r.call(ctx, client, a, decisionPath, []byte(a.Token), &g); err != nil {
+		var refused *Refused
+		if errors.As(err, &refused) {
+			return nil, err
+		}
 		r.Logger.WarnContext(ctx, "once: a decision could not be told", "request", a.ID, "type", a.Type, "err", err)
 		return a.status(), nil // it stays, and can be told again
 	}

@@ -23,7 +23,7 @@ INSTANCE/CLASS/MEMBER[/SUBSYSTEM[/SERVICE[/VERSION]]], each part percent-encoded
 		Args: cobra.NoArgs,
 	}
 	c.AddCommand(newRegisterMember(a), newRegisterSubsystem(a), newRegisterService(a), newRegisterTopic(a), newRegisterRight(a), newRegisterGroup(a), newRegisterKey(a), newRegisterDelegation(a),
-		newRegisterNode(a), newRegisterPower(a), newRegisterHost(a))
+		newRegisterNode(a), newRegisterPower(a), newRegisterHost(a), newRegisterEvidenceType(a))
 	return c
 }
 

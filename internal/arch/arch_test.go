@@ -39,7 +39,7 @@ var rules = []arch.Rule{
 
 	{Room: "gateway", Allow: []string{".", "policy", "rule", "seal", "transport", "evidence", "usage", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
 	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/ldb", "internal/backup/dump"}},
-	{Room: "node", Allow: []string{".", "gateway", "policy", "rule", "seal", "transport", "evidence", "events", "service", "link", "process", "usage", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
+	{Room: "node", Allow: []string{".", "gateway", "policy", "rule", "seal", "transport", "evidence", "events", "service", "link", "once", "process", "usage", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
 	{Room: "admin", Allow: []string{".", "registry", "process/definition", "rule", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
 	{Room: "apps", Allow: []string{".", "client"}},
