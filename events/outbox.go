@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -56,6 +57,7 @@ type outbox struct {
 	order  []Key // of recent, as a ring
 	next   int
 
+	file        string // of the subscribers
 	mu          sync.Mutex
 	subscribers map[string]*Subscriber
 }
@@ -91,8 +93,9 @@ func openOutbox(dir string, clock civibus.Clock, open wal.OpenFunc, published fu
 	}
 	o := &outbox{
 		stream: s, epoch: epoch, clock: clock, published: published, offers: make(chan *offer), done: make(chan struct{}),
-		recent: map[Key]seen{}, subscribers: map[string]*Subscriber{},
+		recent: map[Key]seen{}, subscribers: map[string]*Subscriber{}, file: filepath.Join(dir, "subscribers.json"),
 	}
+	o.loadSubscribers()
 	// What was published last is remembered across restarts.
 	oldest, newest := s.bounds()
 	after := max(oldest, newest-min(newest, Remembered)+1) - 1
@@ -340,9 +343,34 @@ func (o *outbox) list() []Subscriber {
 	return out
 }
 
+// loadSubscribers reads who took events before a restart. It is what the operator is
+// shown; without it the subscribers are known again when they ask.
+func (o *outbox) loadSubscribers() {
+	var list []Subscriber
+	text, err := os.ReadFile(o.file)
+	if err != nil || json.Unmarshal(text, &list) != nil {
+		return
+	}
+	for _, s := range list[:min(len(list), maxSubscribers)] {
+		o.subscribers[s.Client+"|"+s.Name] = &s
+	}
+}
+
+// saveSubscribers writes what loadSubscribers reads.
+func (o *outbox) saveSubscribers() error {
+	text, err := json.Marshal(o.list())
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(o.file+".tmp", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(o.file+".tmp", o.file)
+}
+
 func (o *outbox) close() error {
 	close(o.done)
-	return o.stream.close()
+	return errors.Join(o.saveSubscribers(), o.stream.close())
 }
 
 // outboxes are the outboxes of a body, opened when they are needed.

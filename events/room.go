@@ -266,7 +266,7 @@ func (r *Room) tidy() {
 		}
 	}
 	r.boxes.each(func(topic string, o *outbox) {
-		report(topic, o.stream.trim(before, r.cfg.MaxBytes, ^uint64(0)))
+		report(topic, errors.Join(o.stream.trim(before, r.cfg.MaxBytes, ^uint64(0)), o.saveSubscribers()))
 	})
 	for _, s := range r.all() {
 		s.mu.Lock()

@@ -210,7 +210,6 @@ func TestKilledLosesNothing(t *testing.T) {
 func TestMissedEventsAreTold(t *testing.T) {
 	dir, now := t.TempDir(), time.Unix(1_000_000, 0)
 	a := openRoom(dir+"/a", provider, nil, func(c *Config) { c.Clock = func() time.Time { return now }; c.Retention = time.Hour })
-	defer a.Close()
 	b := openRoom(dir+"/b", consumer, func() *Room { return a }, nil)
 	ctx, client := t.Context(), testTopic.Service.ClientID
 	must(a.Publish(ctx, client, testTopic, testEvents("one", 3)))
@@ -221,7 +220,15 @@ func TestMissedEventsAreTold(t *testing.T) {
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a = openRoom(dir+"/a", provider, nil, func(c *Config) { c.Clock = func() time.Time { return now }; c.Retention = time.Hour })
+	defer a.Close()
 	must(a.Publish(ctx, client, testTopic, testEvents("two", 4)))
+	if known := must(a.boxes.get(testTopic.String(), true)).list(); len(known) != 1 || known[0].Waiting < 4 {
+		t.Errorf("after a restart the provider knows of %+v", known)
+	}
 	now = now.Add(2 * time.Hour)
 	a.tidy()
 	must(a.Publish(ctx, client, testTopic, testEvents("three", 2)))
