@@ -55,44 +55,48 @@ SOAP register. Exit code 0 if all went as it should, 1 if not.`,
 	c.Flags().StringVar(&f.upstream, "upstream", "", "base `URL` of your own HTTP service, offered as DEMO/GOV/1003/own/service")
 	c.Flags().StringVar(&f.openAPI, "openapi", "", "`file` with its OpenAPI 3 description")
 	c.Flags().StringVar(&f.log, "log", "", "`level` of the nodes' logs on standard error: debug, info, warn or error (default: none)")
-	c.AddCommand(newDemoBirth(a))
+	c.AddCommand(newDemoMatter(a, "birth", "Run the birth of a child through six bodies"), newDemoMatter(a, "moving", "Run a move to another town through five bodies"),
+		newDemoMatter(a, "asylum", "Run an application for asylum through federal, state and municipal bodies"))
 	return c
 }
 
-// birthPorts is how many ports demo birth --port takes: four for each of six bodies and
-// four systems.
-const birthPorts = 28
+// matterPorts is how many ports a matter takes: four for each body and one for each system.
+func matterPorts(m demo.Matter) int { return 5 * m.Bodies }
 
-func newDemoBirth(a *app) *cobra.Command {
+func newDemoMatter(a *app, name, short string) *cobra.Command {
 	var f demoFlags
+	m := demo.Matters()[name]
 	c := &cobra.Command{
-		Use:   "birth",
-		Short: "Run the birth of a child through six bodies",
-		Long: `Run six public bodies of a fictitious state in this process, each with its own
-gateway, validator and part of one process: the birth of a child. Their systems
-are of four kinds that know nothing of each other. Nobody drives the whole: each
-body does its own steps and sees on the ledger whose turn it is.
+		Use:   name,
+		Short: short,
+		Long: fmt.Sprintf(`Run %d public bodies of a fictitious state in this process, each with its own
+gateway, validator and part of one process ("civibus process example %s"). Their
+systems are of several kinds that know nothing of each other. Nobody drives the
+whole: each body does its own steps and sees on the ledger whose turn it is.
 
-A first birth comes to its end although the residence register is down for a while,
-and is shown as each body sees it. In a second one the benefits office misses its
-deadline: the others say so on the ledger, and what was done is taken back, the last
-first. Then the ledger refuses what no body can do. Deadlines are seconds and minutes
-instead of days; all data is invented.`,
-		Example: "  civibus demo birth\n  civibus demo birth --once --json\n  civibus demo birth --once --dir birth",
+A first instance comes to its end although one body is down for a while, and is
+shown as each body sees it. In a second one a body misses its deadline: the others
+say so on the ledger, and what was done is taken back, the last first. Then the
+ledger refuses what no body can do. Deadlines are seconds and minutes instead of
+days; all data is invented.`, m.Bodies, name),
+		Example: fmt.Sprintf("  civibus demo %[1]s\n  civibus demo %[1]s --once --json\n  civibus demo %[1]s --once --dir pictures", name),
 		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return a.demoBirth(c.Context(), f) },
+		RunE:    func(c *cobra.Command, _ []string) error { return a.demoMatter(c.Context(), f, m) },
 	}
 	c.Flags().BoolVar(&f.once, "once", false, "end after the script")
 	c.Flags().IntVar(&f.port, "port", 0, "first `port`; the others follow (default: free ones)")
 	c.Flags().StringVar(&f.dir, "dir", "", "new `folder` to keep everything in, with pictures of both instances (default: a temporary one, removed at the end)")
 	c.Flags().StringVar(&f.log, "log", "", "`level` of the nodes' logs on standard error: debug, info, warn or error (default: none)")
+	if name == "asylum" {
+		c.Flags().StringVar(&m.Variant, "variant", "", "local `variant` of the process, such as arrival-centre")
+	}
 	return c
 }
 
-func (a *app) demoBirth(ctx context.Context, f demoFlags) (err error) {
+func (a *app) demoMatter(ctx context.Context, f demoFlags, m demo.Matter) (err error) {
 	o := demo.Options{Dir: f.dir, FirstPort: f.port, Started: processStart(), Report: a.demoStep()}
-	if f.port < 0 || f.port > 65535-birthPorts+1 {
-		return usageError{fmt.Errorf("--port %d: the rule is 1 to %d, since %d ports from it on are taken", f.port, 65535-birthPorts+1, birthPorts), ""}
+	if ports := matterPorts(m); f.port < 0 || f.port > 65535-ports+1 {
+		return usageError{fmt.Errorf("--port %d: the rule is 1 to %d, since %d ports from it on are taken", f.port, 65535-ports+1, ports), ""}
 	}
 	if f.log != "" {
 		if o.Logger, err = obs.NewLogger(a.err, f.log, "text"); err != nil {
@@ -100,7 +104,7 @@ func (a *app) demoBirth(ctx context.Context, f demoFlags) (err error) {
 		}
 	}
 	if f.dir == "" {
-		if o.Dir, err = os.MkdirTemp("", "civibus-birth-"); err != nil {
+		if o.Dir, err = os.MkdirTemp("", "civibus-matter-"); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
@@ -108,7 +112,7 @@ func (a *app) demoBirth(ctx context.Context, f demoFlags) (err error) {
 		return err
 	}
 	debug.SetGCPercent(60)
-	d, err := demo.RunBirth(ctx, o)
+	d, err := demo.RunMatter(ctx, o, m)
 	defer func() { err = errors.Join(err, d.Close()) }()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -116,7 +120,7 @@ func (a *app) demoBirth(ctx context.Context, f demoFlags) (err error) {
 		}
 		return err
 	}
-	if err := a.birthSummary(d, f.dir); err != nil {
+	if err := a.matterSummary(d, f.dir); err != nil {
 		return err
 	}
 	if d.Failed > 0 {
@@ -129,7 +133,7 @@ func (a *app) demoBirth(ctx context.Context, f demoFlags) (err error) {
 	return nil
 }
 
-func (a *app) birthSummary(d *demo.Demo, dir string) error {
+func (a *app) matterSummary(d *demo.Demo, dir string) error {
 	if a.json {
 		_, err := fmt.Fprintf(a.out, "{\"ok\":%v,\"steps\":%d,\"failed\":%d}\n", d.Failed == 0, d.Steps, d.Failed)
 		return err

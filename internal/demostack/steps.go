@@ -23,6 +23,7 @@ type Turn struct {
 	Attempt  int            `json:"attempt"`
 	Service  string         `json:"service"`
 	Undo     bool           `json:"undo"`
+	Human    bool           `json:"human"`
 	Facts    map[string]any `json:"facts"`
 	Missing  []string       `json:"missing"`
 	Waiting  bool           `json:"waiting"`
@@ -32,9 +33,9 @@ func (t *Turn) key() string {
 	return fmt.Sprintf("%s-%s-%d-%v", t.Instance, t.Step, t.Attempt, t.Undo)
 }
 
-// Work does a turn and returns the facts that it found out. It is called once for
-// each turn, however often the turn is asked for.
-type Work func(t Turn) (facts map[string]any)
+// Work does a turn and returns the facts that it found out, or says that it leaves the
+// turn lying. It is done once for each turn, however often the turn is asked for.
+type Work func(t Turn) (facts map[string]any, done bool)
 
 // desk does each turn once.
 type desk struct {
@@ -45,15 +46,16 @@ type desk struct {
 
 func newDesk(w Work) *desk { return &desk{work: w, done: make(map[string]map[string]any)} }
 
-func (d *desk) do(t Turn) map[string]any {
+func (d *desk) do(t Turn) (map[string]any, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	facts, ok := d.done[t.key()]
-	if !ok {
-		facts = d.work(t)
-		d.done[t.key()] = facts
+	facts, done := d.done[t.key()]
+	if !done {
+		if facts, done = d.work(t); done {
+			d.done[t.key()] = facts
+		}
 	}
-	return facts
+	return facts, done
 }
 
 // report is what a system says of a turn.
@@ -122,8 +124,13 @@ func StartWebhook(ctx context.Context, address string, w Work) (*Server, error) 
 			if !ok {
 				return
 			}
+			facts, done := d.do(t)
+			if !done {
+				w.WriteHeader(http.StatusAccepted)
+				return
+			}
 			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(report{"done", d.do(t)}) // who has gone asks again
+			_ = json.NewEncoder(w).Encode(report{"done", facts}) // who has gone asks again
 		})
 	})
 }
@@ -166,7 +173,11 @@ func StartLater(ctx context.Context, address string, takes time.Duration, desk *
 					case <-run.Done():
 						return
 					}
-					if err := desk.Done(run, t, d.do(t)); err == nil || strings.Contains(err.Error(), " 409: ") {
+					facts, done := d.do(t)
+					if !done {
+						return
+					}
+					if err := desk.Done(run, t, facts); err == nil || strings.Contains(err.Error(), " 409: ") {
 						return
 					}
 					timer.Reset(takes)
@@ -240,7 +251,7 @@ func (b *Batch) fetch(ctx context.Context) error {
 		return err
 	}
 	for _, t := range turns {
-		if t.Waiting || len(t.Missing) > 0 {
+		if t.Waiting || t.Human || len(t.Missing) > 0 {
 			continue
 		}
 		line := []string{t.Instance, t.Step, fmt.Sprint(t.Attempt), fmt.Sprint(t.Undo)}
@@ -303,8 +314,12 @@ func (b *Batch) batch() error {
 			fact, value, _ := strings.Cut(field, "=")
 			t.Facts[fact] = value
 		}
+		found, done := b.work.do(t)
+		if !done {
+			return nil
+		}
 		out := line[:4]
-		for fact, value := range b.work.do(t) {
+		for fact, value := range found {
 			out = append(out, fmt.Sprintf("%s=%v", fact, value))
 		}
 		return b.write("out", name, out)
@@ -335,4 +350,48 @@ func (b *Batch) carryBack(ctx context.Context) error {
 		}
 		return err
 	})
+}
+
+// Clerk is a civil servant at a desk: she asks for what is to be done, and does what no
+// system does.
+type Clerk struct {
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// StartClerk starts one, who looks every poll. With all she does every turn of the
+// subsystem, otherwise those that a civil servant has to see to.
+func StartClerk(ctx context.Context, poll time.Duration, d *Desk, all bool, w Work) *Clerk {
+	run, stop := context.WithCancel(ctx)
+	c := &Clerk{stop: stop, done: make(chan struct{})}
+	work := newDesk(w)
+	go func() {
+		defer close(c.done)
+		ticker := time.NewTicker(poll)
+		defer ticker.Stop()
+		for {
+			turns, err := d.Turns(run)
+			for _, t := range turns {
+				if err != nil || t.Waiting || len(t.Missing) > 0 || !t.Human && !all {
+					continue
+				}
+				if facts, done := work.do(t); done {
+					_ = d.Done(run, t, facts) // what was not taken is there at the next look
+				}
+			}
+			select {
+			case <-ticker.C:
+			case <-run.Done():
+				return
+			}
+		}
+	}()
+	return c
+}
+
+// Close ends her day.
+func (c *Clerk) Close() error {
+	c.stop()
+	<-c.done
+	return nil
 }
