@@ -104,7 +104,7 @@ func (a *app) demoMatter(ctx context.Context, f demoFlags, m demo.Matter) (err e
 		}
 	}
 	if f.dir == "" {
-		if o.Dir, err = os.MkdirTemp("", "civibus-matter-"); err != nil {
+		if o.Dir, err = os.MkdirTemp("", "civibus-demo-"); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()

@@ -71,7 +71,6 @@ type Matter struct {
 	waits   string         // for which step it is waited meanwhile
 	late    string         // the step that nobody does the second time
 	found   map[string]any // what the systems find out; a function is asked
-	second  map[string]any // what they find out otherwise the second time
 	ends    [2]string
 }
 
