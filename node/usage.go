@@ -128,7 +128,7 @@ func (n *Node) runUsage(ctx context.Context, r *rooms, group *errgroup.Group) {
 			}
 		}
 	}
-	look := min(usageRetry, time.Duration(n.cfg.Usage.Period))
+	look := max(min(usageRetry, time.Duration(n.cfg.Usage.Period)), time.Second)
 	group.Go(again("index usage records", usageRetry, func() error { return r.usage.Follow(ctx, r.evidence) }))
 	group.Go(again("anchor usage records", look, func() error { return n.anchorUsage(ctx, r) }))
 }
