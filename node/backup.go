@@ -74,6 +74,9 @@ func (n *Node) Backup(ctx context.Context, to io.Writer) error {
 	if err := n.cfg.backupLogs(ctx, w.Put, &m, open); err != nil {
 		return err
 	}
+	if err := n.backupDatabases(ctx, w.Put); err != nil {
+		return err
+	}
 	m.ChainID = n.genesis.ChainID
 	m.Finished = n.clock().UTC()
 	return w.Close(&m)
@@ -165,6 +168,9 @@ func (c Config) BackupStopped(ctx context.Context, put dump.Put, m *backup.Manif
 		m.Ledger = ledgerInfo(info)
 	}
 	if err := c.backupLogs(ctx, put, m, nil); err != nil {
+		return err
+	}
+	if err := c.backupClosed(ctx, put); err != nil {
 		return err
 	}
 	m.Finished = time.Now().UTC()
@@ -337,6 +343,9 @@ func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, 
 			return out, err
 		}
 		out.Logs = append(out.Logs, *report)
+	}
+	if err := restoreDatabases(temp); err != nil {
+		return out, err
 	}
 	// 5. Journals of nonces, of the hosted bodies too, that know that they know nothing,
 	// so that requests of before are not taken a second time.

@@ -3,6 +3,7 @@ package once
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -153,4 +154,9 @@ func (r *Runtime) room(kind string) error {
 		err = refuse("limit_reached", "%d requests are kept, the rule is at most %d; they lapse by themselves", n, maxKept)
 	}
 	return err
+}
+
+// Backup adds the requests of both sides to a backup.
+func (r *Runtime) Backup(ctx context.Context, put func(name string, size int64, content io.Reader) error, name string) error {
+	return r.store.db.Backup(put, name, ctx.Err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -439,4 +440,9 @@ func (r *Runtime) publish(ctx context.Context, res *result) error {
 	}
 	r.wake()
 	return nil
+}
+
+// Backup adds what the body knows of its processes to a backup.
+func (r *Runtime) Backup(ctx context.Context, put func(name string, size int64, content io.Reader) error, name string) error {
+	return r.store.db.Backup(put, name, ctx.Err)
 }

@@ -39,7 +39,7 @@ var rules = []arch.Rule{
 
 	{Room: "gateway", Allow: []string{".", "policy", "rule", "seal", "transport", "evidence", "usage", "service", "registry", "internal/problem", "internal/httpd", "internal/rawurl"}},
 	{Room: "ledger", Allow: []string{".", "registry", "internal/mldsa", "internal/schema", "internal/pqnote", "internal/tlsprofile", "internal/ldb", "internal/backup/dump"}},
-	{Room: "node", Allow: []string{".", "gateway", "policy", "rule", "seal", "transport", "evidence", "events", "service", "link", "once", "process", "usage", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup"}},
+	{Room: "node", Allow: []string{".", "gateway", "policy", "rule", "seal", "transport", "evidence", "events", "service", "link", "once", "process", "usage", "registry", "ledger", "keys", "admin", "internal/problem", "internal/httpd", "internal/obs", "internal/tlsprofile", "internal/mldsa", "internal/backup", "internal/ldb"}},
 	{Room: "admin", Allow: []string{".", "registry", "process/definition", "rule", "internal/problem", "internal/httpd"}},
 	{Room: "client", Allow: []string{"."}},
 	{Room: "apps", Allow: []string{".", "client"}},
@@ -50,7 +50,7 @@ var rules = []arch.Rule{
 	{Room: "internal/h1", Allow: []string{"internal/rawio"}},
 	{Room: "internal/httpd", Allow: []string{"internal/h1serve", "internal/rawio", "internal/tlsprofile"}},
 	{Room: "internal/h1serve"},
-	{Room: "internal/ldb"},
+	{Room: "internal/ldb", Allow: []string{"internal/backup/dump"}},
 	{Room: "internal/mldsa", Allow: []string{"."}},
 	{Room: "internal/pqnote", Allow: []string{".", "internal/mldsa"}},
 	{Room: "internal/tlsprofile"},
