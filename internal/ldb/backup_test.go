@@ -67,7 +67,9 @@ func TestBackup(t *testing.T) {
 		}
 	}
 	proceed := func() error { return nil }
-	check("open", func(put func(string, int64, io.Reader) error, name string) error { return db.Backup(put, name, proceed) })
+	check("open", func(put func(string, int64, io.Reader) error, name string) error {
+		return db.Backup(put, name, proceed)
+	})
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
