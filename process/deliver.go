@@ -177,10 +177,12 @@ func (r *Runtime) proved(v *registry.View, in *registry.ProcessInstance, from ci
 type failure struct {
 	Error   string `json:"error"`
 	Message string `json:"message"`
+	// Rule is the rule that is not kept, if that is the reason.
+	Rule *civibus.RuleRefusal `json:"rule,omitempty"`
 }
 
 func fail(w http.ResponseWriter, status int, code, message string) {
-	answer(w, status, &failure{code, message})
+	answer(w, status, &failure{code, message, nil})
 }
 
 func answer(w http.ResponseWriter, status int, v any) {
@@ -198,7 +200,10 @@ func failWith(w http.ResponseWriter, err error) {
 	var bad *BadReport
 	var none *NotFoundError
 	var refused *Refused
+	var unlawful *RuleNotKept
 	switch {
+	case errors.As(err, &unlawful):
+		answer(w, http.StatusForbidden, &failure{"rule_not_kept", unlawful.Error(), unlawful.Refusal})
 	case errors.As(err, &bad):
 		fail(w, http.StatusBadRequest, "bad_report", bad.Reason)
 	case errors.As(err, &none):

@@ -27,6 +27,7 @@ import (
 	"github.com/civibus/civibus/process/definition"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
+	"github.com/civibus/civibus/rule"
 )
 
 // The database ends this goroutine within a second of its close.
@@ -636,6 +637,67 @@ func TestHostileFacts(t *testing.T) {
 	}
 	if s, err := b.r.Status(b.sub, id); err != nil || fact(s, "age").Value != int64(7) {
 		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+// TestRulesOfSteps: a rule of the process's owner is asked before a body says that its
+// step is done: with the facts that it has and those that it says. One that forbids it in any
+// case keeps the turn from its system.
+func TestRulesOfSteps(t *testing.T) {
+	w := newWorld(t)
+	a := w.join("A", "office", officeWork)
+	b := w.join("B", "register", func(t process.Turn) (int, string) {
+		if t.Undo {
+			return registerWork(t)
+		}
+		return 202, ""
+	})
+	enact := func(number, step, applies, requires string, facts ...rule.Fact) {
+		t.Helper()
+		d := &rule.Document{
+			Format: rule.Format, Number: number, Version: 1, Title: "Rule " + number, Text: "The law demands it.",
+			Law: rule.Law{Act: "Act", Provision: "section " + number}, Scope: rule.Scope{Process: "TEST/GOV/A/case", Step: step}, Facts: facts,
+			Applies: applies, Requires: requires, Remedy: "Ask the court.",
+		}
+		out, err := w.submit("A", &registrypb.Tx{Body: &registrypb.Tx_SetRule{SetRule: &registrypb.SetRule{Document: must(d.Encode())}}})
+		if err != nil || out.Code != registry.OK {
+			t.Fatalf("rule %s: %v %v", number, out, err)
+		}
+	}
+	age, number := rule.Fact{ID: "age", Type: rule.Int}, rule.Fact{ID: "number", Type: rule.Hash}
+	enact("7", "enter", "age >= 3", "size(number) == 32", age, number)
+	enact("8", "enter", "", `member == "TEST/GOV/B"`)
+	enact("9", "pay", "urgent", "age < 5", rule.Fact{ID: "urgent", Type: rule.Bool}, age)
+	id := a.begin()
+	b.await(id, func(s *process.InstanceStatus) bool {
+		return fact(s, "age").Value != nil && fact(s, "born").Value != nil
+	})
+	number32 := fmt.Sprintf("%x", sha256.Sum256([]byte(id)))
+	if err := b.r.Report(t.Context(), b.sub, id, "enter", 1, &process.Report{Outcome: "done", Facts: map[string]any{"number": number32}}); err != nil {
+		t.Fatal(err)
+	}
+	// The office may not pay: the child is too old, whatever its system says.
+	a.await(id, func(s *process.InstanceStatus) bool {
+		return s.Steps[2].Status == "open" && fact(s, "number").Value != nil
+	})
+	err := a.r.Report(t.Context(), a.sub, id, "pay", 1, &process.Report{Outcome: "done"})
+	var unlawful *process.RuleNotKept
+	if !errors.As(err, &unlawful) || unlawful.Refusal.Number != "9" || !strings.Contains(err.Error(), "section 9") || !strings.Contains(err.Error(), "Ask the court.") {
+		t.Fatalf("paying: %v", err)
+	}
+	turns := must(a.r.Turns(a.sub))
+	if len(turns) != 1 || turns[0].Rule == nil || turns[0].Rule.Number != "9" || turns[0].Waiting {
+		t.Errorf("%+v", turns)
+	}
+	for _, asked := range a.turns() {
+		if asked.Step == "pay" {
+			t.Error("the system was sent a turn that no rule allows")
+		}
+	}
+	// It may say that it failed, and when it is late the others go on as the definition says.
+	w.later(2 * time.Hour)
+	if s := a.await(id, ended); s.End != "cancelled" {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -232,7 +232,7 @@ func (r *Runtime) consider(ctx context.Context, v *registry.View, p *Part, in *r
 	for _, t := range run.Turns() {
 		// 1. Whose it is.
 		if t.Body == p.Subsystem.String() {
-			if err := r.turn(ctx, p, in, run, t); err != nil {
+			if err := r.turn(ctx, v, p, in, run, t); err != nil {
 				return err
 			}
 		}
@@ -271,7 +271,7 @@ func (r *Runtime) sayLate(ctx context.Context, instance string, t definition.Tur
 }
 
 // turn sees to it that something that the body has to do is done.
-func (r *Runtime) turn(ctx context.Context, p *Part, in *registry.ProcessInstance, run *definition.Instance, t definition.Turn) error {
+func (r *Runtime) turn(ctx context.Context, v *registry.View, p *Part, in *registry.ProcessInstance, run *definition.Instance, t definition.Turn) error {
 	// 1. The system has done it already, and the event is on its way.
 	key := resultKey(in.ID, t.Step, t.Attempt, t.Undo)
 	if known, err := r.store.get(key, new(result)); err != nil || known {
@@ -285,11 +285,11 @@ func (r *Runtime) turn(ctx context.Context, p *Part, in *registry.ProcessInstanc
 	if len(missing) > 0 {
 		return nil // they are on their way; if not the step gets late, and its due date says so
 	}
+	values := make(map[string]definition.Value, len(facts))
+	for id, f := range facts {
+		values[id] = f.value
+	}
 	if !t.Undo && run.SealedGuard(t.Step) {
-		values := make(map[string]definition.Value, len(facts))
-		for id, f := range facts {
-			values[id] = f.value
-		}
 		holds, err := run.Guard(t.Step).Holds(values)
 		if err != nil {
 			r.Logger.WarnContext(ctx, "process: a condition could not be evaluated", "instance", in.ID, "step", t.Step)
@@ -309,7 +309,10 @@ func (r *Runtime) turn(ctx context.Context, p *Part, in *registry.ProcessInstanc
 	if t.Human || p.System == "" {
 		return nil
 	}
-	// 4. The system's.
+	// 4. The system's, unless a rule forbids it in any case.
+	if refused := r.blocked(v, in, run, t, values); refused != nil {
+		return nil // whoever asks for the turns is told
+	}
 	turn := r.turnOf(in, run, t, facts)
 	r.start(ctx, key, func(ctx context.Context) error { return r.dispatch(ctx, p, turn) })
 	return nil

@@ -38,6 +38,8 @@ type Turn struct {
 	Yields   []string       `json:"yields,omitempty"`
 	Missing  []string       `json:"missing,omitempty"` // facts that have not come yet
 	Waiting  bool           `json:"waiting,omitempty"` // it is done, and its event is on its way
+	// Rule is the rule that does not let the body do it, whatever its system finds out.
+	Rule *civibus.RuleRefusal `json:"rule,omitempty"`
 }
 
 // Report is what a system says of its turn.
@@ -190,7 +192,7 @@ func (e *NotFoundError) Error() string { return e.Reason }
 
 // Report takes what a system says of its turn. When it returns without an error the
 // registry has the event; with a *Refused the registry refused it; after any other
-// error but *BadReport and *NotFoundError the result is kept, and its event is posted
+// error but *BadReport, *NotFoundError and *RuleNotKept the result is kept, and its event is posted
 // later.
 func (r *Runtime) Report(ctx context.Context, subsystem civibus.ClientID, instance, step string, attempt uint32, report *Report) error {
 	// 1. Whether it is the subsystem's turn.
@@ -206,11 +208,15 @@ func (r *Runtime) Report(ctx context.Context, subsystem civibus.ClientID, instan
 		return r.reportAgain(ctx, run, subsystem, instance, step, attempt, report)
 	}
 	t := turns[n]
-	// 2. On disk, unless the same is there already; something else of the same turn is wrong.
+	// 2. Whether the report fits it, and the rules for the step let the body say so.
 	res, facts, err := r.resultOf(in, run, t, report)
 	if err != nil {
 		return err
 	}
+	if err := r.lawful(in, run, t, res, facts); err != nil {
+		return err
+	}
+	// 3. On disk, unless the same is there already; something else of the same turn is wrong.
 	old, err := r.keep(res, facts, deliveriesOf(in, run, subsystem, facts))
 	switch {
 	case err != nil:
@@ -220,8 +226,36 @@ func (r *Runtime) Report(ctx context.Context, subsystem civibus.ClientID, instan
 	case old != nil:
 		res = old
 	}
-	// 3. To the registry.
+	// 4. To the registry.
 	return r.publish(ctx, res)
+}
+
+// lawful holds what a body is about to say of a step that is done against the rules.
+func (r *Runtime) lawful(in *registry.ProcessInstance, run *definition.Instance, t definition.Turn, res *result, facts []*Held) error {
+	v := r.View()
+	if res.Kind != definition.StepDone || v == nil || len(v.RulesForStep(in.Process, t.Step)) == 0 {
+		return nil
+	}
+	known, err := r.known(run, in.ID)
+	if err != nil {
+		return err
+	}
+	say := func(id, text string) {
+		if f, ok := run.Process().Fact(id); ok {
+			if value, err := f.ParseText(text); err == nil {
+				known[id] = value
+			}
+		}
+	}
+	for _, y := range res.Yields {
+		if y.Value != "" {
+			say(y.Fact, y.Value)
+		}
+	}
+	for _, h := range facts {
+		say(h.Fact, h.Text)
+	}
+	return r.judge(v, in, run, t, known)
 }
 
 // instance looks up an instance in which a subsystem has a part.

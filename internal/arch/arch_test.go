@@ -31,7 +31,7 @@ var rules = []arch.Rule{
 	{Room: "once", Allow: []string{".", "registry", "internal/ldb"}},
 	{Room: "events", Allow: []string{".", "evidence/wal", "internal/ldb", "policy", "registry"}},
 	{Room: "process/definition", Allow: []string{".", "internal/celguard"}},
-	{Room: "process", Allow: []string{".", "registry", "registry/registrypb", "process/definition", "internal/ldb"}},
+	{Room: "process", Allow: []string{".", "registry", "registry/registrypb", "process/definition", "rule", "internal/ldb"}},
 	{Room: "process/draw", Allow: []string{"process/definition"}},
 	{Room: "process/examples", Allow: []string{"process/definition"}},
 	{Room: "registry", Allow: []string{".", "process/definition", "rule", "internal/mldsa"}},
