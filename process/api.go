@@ -128,11 +128,9 @@ func (r *Runtime) Turns(subsystem civibus.ClientID) ([]*Turn, error) {
 				}
 				turn := r.turnOf(in, run, t, facts)
 				turn.Missing = missing
-				known, err := r.known(run, in.ID)
-				if err != nil {
+				if turn.Rule, err = r.blocked(v, in, run, t); err != nil {
 					return nil, err
 				}
-				turn.Rule = r.blocked(v, in, run, t, known)
 				if turn.Waiting, err = r.store.get(resultKey(in.ID, t.Step, t.Attempt, t.Undo), new(result)); err != nil {
 					return nil, err
 				}

@@ -37,18 +37,24 @@ func (r *Runtime) judge(v *registry.View, in *registry.ProcessInstance, run *def
 	return nil
 }
 
-// blocked reports whether a rule forbids a turn whatever its system would find out.
-func (r *Runtime) blocked(v *registry.View, in *registry.ProcessInstance, run *definition.Instance, t definition.Turn, facts map[string]definition.Value) *civibus.RuleRefusal {
-	if t.Undo {
-		return nil
+// blocked returns the refusal of a rule that forbids a turn whatever its system would
+// find out, by all that the body knows and not only what its system is shown.
+func (r *Runtime) blocked(v *registry.View, in *registry.ProcessInstance, run *definition.Instance, t definition.Turn) (*civibus.RuleRefusal, error) {
+	rules := v.RulesForStep(in.Process, t.Step)
+	if len(rules) == 0 || t.Undo {
+		return nil, nil
 	}
-	c := contextOf(in, run, t, facts)
-	for _, x := range v.RulesForStep(in.Process, t.Step) {
+	known, err := r.known(run, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	c := contextOf(in, run, t, known)
+	for _, x := range rules {
 		if now := r.Clock(); x.InForce(now) && x.Estimate(c, now).Outcome == rule.Refused {
-			return x.Refusal(false)
+			return x.Refusal(false), nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // contextOf is what rules are told of a turn (spec/rule.md section 4).

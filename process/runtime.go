@@ -310,8 +310,9 @@ func (r *Runtime) turn(ctx context.Context, v *registry.View, p *Part, in *regis
 		return nil
 	}
 	// 4. The system's, unless a rule forbids it in any case.
-	if refused := r.blocked(v, in, run, t, values); refused != nil {
-		return nil // whoever asks for the turns is told
+	refused, err := r.blocked(v, in, run, t)
+	if err != nil || refused != nil {
+		return err // whoever asks for the turns is told
 	}
 	turn := r.turnOf(in, run, t, facts)
 	r.start(ctx, key, func(ctx context.Context) error { return r.dispatch(ctx, p, turn) })
