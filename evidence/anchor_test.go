@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -254,9 +253,7 @@ func TestRollbackStops(t *testing.T) {
 		l := open(t, config(filepath.Join(dir, "log")))
 		add(t, l, ids("a", 5)...)
 		closeLog(t, l)
-		if err := os.CopyFS(filepath.Join(dir, "backup"), os.DirFS(filepath.Join(dir, "log"))); err != nil {
-			t.Fatal(err)
-		}
+		copyLog(t, filepath.Join(dir, "backup"), filepath.Join(dir, "log"))
 		l = open(t, config(filepath.Join(dir, "log")))
 		w := &witness{vkey: l.VerifierKey()}
 		stop := anchors(t, l, w)

@@ -17,6 +17,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/evidence/wal"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 const (
@@ -59,15 +60,41 @@ func leafOf(salt, record []byte) (leaf [1 + sha256.Size]byte) {
 	return leaf
 }
 
-// besideMark begins what is kept beside a record. No record begins with it: field 0
-// does not exist.
-const besideMark = 0
+// What may follow the first 16 bytes of a write-ahead log entry instead of a record. No
+// record begins with it: field 0 does not exist.
+const (
+	besideMark = 0 // what is kept beside the record comes first
+	sealedMark = 1 // the 16 bytes are number and nonce of a key (shred), and an entry follows, sealed
+)
 
 // maxBeside is how much may be kept beside a record, in bytes.
 const maxBeside = 64 << 10
 
-// split takes a write-ahead log entry apart: salt || record, or salt || mark || length
-// of what is beside it || that || record.
+// unseal opens a write-ahead log entry. One of before entries were sealed is open.
+func unseal(keys *shred.Keys, payload []byte) ([]byte, error) {
+	if !isSealed(payload) {
+		return payload, nil
+	}
+	if keys == nil {
+		return nil, errNoKeys
+	}
+	plain, err := keys.Open(payload, sealedMark)
+	if err != nil {
+		return nil, fmt.Errorf("evidence entry: %w", err)
+	}
+	return plain, nil
+}
+
+// errNoKeys says that a log is read without its erasure keys.
+var errNoKeys = errors.New("evidence entry: it is sealed, and the log's erasure keys are not there: put their newest copy beside the log as " + keysFile)
+
+// isSealed reports whether an entry is one that shred sealed.
+func isSealed(payload []byte) bool {
+	return len(payload) >= shred.HeadSize && payload[shred.HeadSize-1] == sealedMark
+}
+
+// split takes an open write-ahead log entry apart: salt || record, or salt || mark ||
+// length of what is beside it || that || record.
 func split(payload []byte) (salt [saltSize]byte, record, beside []byte, err error) {
 	if len(payload) < saltSize {
 		return salt, nil, nil, fmt.Errorf("evidence entry of %d bytes: it has no salt", len(payload))
@@ -84,7 +111,7 @@ func split(payload []byte) (salt [saltSize]byte, record, beside []byte, err erro
 	return salt, record, beside, nil
 }
 
-// newPending describes a write-ahead log entry.
+// newPending describes an open write-ahead log entry.
 func newPending(payload []byte) (*pending, error) {
 	salt, record, _, err := split(payload)
 	if err != nil {
@@ -156,9 +183,9 @@ func (l *Log) AppendBeside(ctx context.Context, record *evidencepb.Record, besid
 		return err
 	}
 	room := payloads.Get().(*[]byte)
-	salt := (*room)[:saltSize]
+	head := (*room)[:shred.HeadSize+saltSize]
+	salt := head[shred.HeadSize:]
 	rand.Read(salt)
-	head := salt
 	if len(beside) > 0 {
 		head = append(binary.AppendUvarint(append(head, besideMark), uint64(len(beside))), beside...)
 	}
@@ -166,13 +193,15 @@ func (l *Log) AppendBeside(ctx context.Context, record *evidencepb.Record, besid
 	if err != nil {
 		return fmt.Errorf("evidence record: %w", err)
 	}
+	p := describe(record)
+	p.leaf = leafOf(payload[shred.HeadSize:][:saltSize], payload[len(head):])
+	// 2. Sealed, in place, under a key that can be destroyed.
+	payload = l.keys.Seal(payload[:shred.HeadSize], payload[shred.HeadSize:], sealedMark)
 	if cap(payload) <= maxKeptPayload {
 		*room = payload
 		defer payloads.Put(room) // the disk has it then, and nobody else keeps it
 	}
-	p := describe(record)
-	p.leaf = leafOf(payload[:saltSize], payload[len(head):])
-	// 2. Room: memory is bounded by the slots.
+	// 3. Room: memory is bounded by the slots.
 	if err := l.unusable(); err != nil {
 		return err
 	}
@@ -187,7 +216,7 @@ func (l *Log) AppendBeside(ctx context.Context, record *evidencepb.Record, besid
 			return errClosed
 		}
 	}
-	// 3. Durable; committed puts p in its place.
+	// 4. Durable; committed puts p in its place.
 	p.slot = true
 	if _, err := l.wal.Append(payload, p); err != nil {
 		<-l.slots

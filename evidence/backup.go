@@ -175,5 +175,9 @@ func RestoreDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Close(), schema.Mark(dir, schemaName, schemaKnown))
+	version := schemaKnown
+	if _, err := os.Stat(filepath.Join(dir, keysFile)); errors.Is(err, fs.ErrNotExist) {
+		version = schemaSealed - 1 // a log of before entries were sealed; the check says if it is not
+	}
+	return errors.Join(f.Close(), schema.Mark(dir, schemaName, version))
 }

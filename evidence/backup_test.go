@@ -72,6 +72,7 @@ func TestBackupWhileRecordsAreMade(t *testing.T) {
 			t.Fatalf("%d records were acknowledged before the backup, it has those below %d of %s", before, info.Next, info.Origin)
 		}
 		dir := filepath.Join(root, "x")
+		copyKeys(t, dir, c.Dir)
 		if err := evidence.RestoreDir(dir); err != nil {
 			t.Fatal(err)
 		}
@@ -96,6 +97,7 @@ func TestBackupWhileRecordsAreMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	copyKeys(t, filepath.Join(root, "x"), c.Dir)
 	if err := evidence.RestoreDir(filepath.Join(root, "x")); err != nil {
 		t.Fatal(err)
 	}
@@ -103,4 +105,16 @@ func TestBackupWhileRecordsAreMade(t *testing.T) {
 		t.Fatalf("restored %+v, acknowledged %d", report, acked.Load())
 	}
 	t.Logf("%d records, %d leaves", acked.Load(), info.Size)
+}
+
+// copyKeys puts a log's erasure keys beside what was restored of it.
+func copyKeys(t *testing.T, to, from string) {
+	t.Helper()
+	keys, err := os.ReadFile(filepath.Join(from, "erasure.keys"))
+	if err == nil {
+		err = os.WriteFile(filepath.Join(to, "erasure.keys"), keys, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

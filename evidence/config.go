@@ -77,6 +77,11 @@ type Config struct {
 	// made (0600) when missing. Secret. Default: archive.key in Dir; better on
 	// other storage than the archive.
 	ArchiveKey string
+	// ErasureKeys is the file with the keys that records, the other bodies' halves and
+	// archived bodies are sealed with, each with one of its own that can be destroyed
+	// (see internal/shred). It is made (0600) with the log. Secret; in no backup: it is
+	// copied for itself. Default: erasure.keys in Dir.
+	ErasureKeys string
 	// BodyRetention is how long archived bodies are kept; 0: for ever.
 	BodyRetention time.Duration
 	// RecordRetention is how long records and salts are kept; 0: for ever. It may
@@ -101,6 +106,7 @@ func (c Config) defaults() Config {
 	c.ReserveBytes = cmp.Or(c.ReserveBytes, 256<<20)
 	c.Archive = cmp.Or(c.Archive, ArchiveDigest)
 	c.ArchiveKey = cmp.Or(c.ArchiveKey, filepath.Join(c.Dir, "archive.key"))
+	c.ErasureKeys = cmp.Or(c.ErasureKeys, filepath.Join(c.Dir, keysFile))
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}

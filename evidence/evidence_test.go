@@ -451,6 +451,9 @@ func TestRetention(t *testing.T) {
 	if _, err := l.OpenBody(r.GetRequestBody().GetArchive()); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("the body beyond its retention: %v", err)
 	}
+	copied := filepath.Join(dir+"-copy", "log")
+	copyLog(t, copied, dir)
+	t.Cleanup(func() { os.RemoveAll(dir + "-copy") })
 	next(19) // 31 days after the first, 30 after the second
 	if e, err := l.Find("old"); err != nil || e != nil {
 		t.Fatalf("the record beyond its retention: %v, %v", e, err)
@@ -471,6 +474,11 @@ func TestRetention(t *testing.T) {
 	report, err := evidence.Fsck(context.Background(), dir, evidence.FsckOptions{BodyRetention: c.BodyRetention, Clock: c.Clock})
 	if err != nil || !report.OK() || report.Expired != 1 || report.Records != 1 {
 		t.Fatalf("fsck: %+v, %v", report, err)
+	}
+	// It is gone from a copy of before too, with the erasure keys of now.
+	copyKeys(t, copied, dir)
+	if report := fsck(t, copied); report.Erased != 1 || report.Records != 1 {
+		t.Errorf("the copy: %+v", report)
 	}
 	l = open(t, c)
 	put("again")

@@ -235,7 +235,11 @@ func (l *Log) takeUp(ctx context.Context, next, leaves uint64) error {
 		return fmt.Errorf("the index counts %d entries and %d leaves, the rule is as many: restore it from a backup", next, leaves)
 	}
 	if err := l.wal.Scan(next, func(pos wal.Position, payload []byte) error {
-		p, err := newPending(payload)
+		plain, err := unseal(l.keys, payload)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", pos.Seq, err)
+		}
+		p, err := newPending(plain)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", pos.Seq, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/evidence/tiles"
 	"github.com/civibus/civibus/evidence/wal"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 // FsckOptions says how thoroughly and with which keys Fsck works.
@@ -27,6 +29,8 @@ type FsckOptions struct {
 	PublicKeys []civibus.PublicKey
 	// ArchiveKey is the file with the archive key; default as in Config.
 	ArchiveKey string
+	// ErasureKeys is the file with the erasure keys; default as in Config.
+	ErasureKeys string
 	// SkipArchive leaves the archived bodies unread.
 	SkipArchive bool
 	// BodyRetention as in Config: bodies older than this need not be there.
@@ -51,6 +55,7 @@ type Report struct {
 	Size     uint64    `json:"size"`    // leaves in the Merkle log
 	Records  uint64    `json:"records"` // records that match their leaves
 	Expired  uint64    `json:"expired"` // leaves whose record is beyond its retention
+	Erased   uint64    `json:"erased"`  // records that were erased, as notes say
 	Pending  uint64    `json:"pending"` // records not yet in the Merkle log
 	Bodies   uint64    `json:"bodies"`  // archived bodies decrypted and compared
 	Anchors  uint64    `json:"anchors"` // anchored checkpoints that match the rebuilt tree
@@ -64,6 +69,7 @@ func (r *Report) OK() bool { return len(r.Problems) == 0 }
 const (
 	fixBackup = "restore the file from a backup; nothing was changed"
 	fixIndex  = "restore the index from a backup taken with the rest of the directory; nothing was changed"
+	fixKeys   = "put the newest copy of the erasure keys in its place; nothing was changed"
 	fixLog    = "keep a copy of the directory for investigation and restore all of it from one backup; nothing was changed"
 )
 
@@ -74,6 +80,7 @@ const (
 // the check itself; what is wrong with the log is in the report.
 func Fsck(ctx context.Context, dir string, opts FsckOptions) (*Report, error) {
 	opts.ArchiveKey = cmp.Or(opts.ArchiveKey, filepath.Join(dir, "archive.key"))
+	opts.ErasureKeys = cmp.Or(opts.ErasureKeys, filepath.Join(dir, keysFile))
 	if opts.Clock == nil {
 		opts.Clock = time.Now
 	}
@@ -109,7 +116,10 @@ type fsck struct {
 	expired uint64
 	tree    *tiles.Tree
 	archive *archive.Archive
-	noKey   bool // the archive key cannot be read, and that has been reported
+	keys    *shred.Keys // nil: they are not there
+	noted   uint64      // records that were erased by the notes
+	keyless bool        // that the erasure keys are not there has been reported
+	noKey   bool        // the archive key cannot be read, and that has been reported
 }
 
 func (f *fsck) close() {
@@ -143,7 +153,14 @@ func (f *fsck) checkIndex(context.Context) error {
 	if err != nil {
 		f.problem(name, -1, fixIndex, "%v", err)
 	}
+	if err := x.each([]byte{'e'}, nil, func(_, _ []byte) (bool, error) { f.noted++; return true, nil }); err != nil {
+		f.problem(name, -1, fixIndex, "%v", err)
+	}
 	f.report.Expired = f.expired
+	if f.keys, err = readKeys(f.opts.ErasureKeys); err != nil {
+		f.keyless = true
+		f.problem(f.opts.ErasureKeys, -1, fixKeys, "%v", err)
+	}
 	return nil
 }
 
@@ -272,15 +289,35 @@ func (f *fsck) checkRecords(ctx context.Context) error {
 	if torn != "" {
 		f.report.Notes = append(f.report.Notes, torn)
 	}
-	if want := f.leaves - min(f.expired, f.leaves); f.index != nil && f.report.Records < want && f.report.OK() {
-		f.problem(dir, -1, fixBackup, "%d records are kept, %d should be", f.report.Records, want)
+	if want := f.leaves - min(f.expired, f.leaves); f.index != nil && f.report.Records+f.report.Erased < want && f.report.OK() {
+		f.problem(dir, -1, fixBackup, "%d records are kept, %d should be", f.report.Records+f.report.Erased, want)
+	}
+	if f.index != nil && f.report.Erased > f.noted && f.keys != nil {
+		f.report.Notes = append(f.report.Notes, fmt.Sprintf("%d records were erased and %d are in the notes: the erasure keys are newer than the rest, or an erasure was cut off and is completed at the next start", f.report.Erased, f.noted))
 	}
 	return nil
 }
 
 // checkRecord compares one record with the index, its leaf and its bodies.
 func (f *fsck) checkRecord(file string, pos wal.Position, payload []byte) {
-	p, err := newPending(payload)
+	payload, err := unseal(f.keys, payload)
+	switch {
+	case errors.Is(err, shred.ErrDestroyed):
+		if pos.Seq >= f.expired {
+			f.report.Erased++
+		}
+		return
+	case errors.Is(err, errNoKeys):
+		if !f.keyless {
+			f.keyless = true
+			f.problem(f.opts.ErasureKeys, -1, fixKeys, "entry %d and others are sealed, and the erasure keys are not there", pos.Seq)
+		}
+		return
+	}
+	var p *pending
+	if err == nil {
+		p, err = newPending(payload)
+	}
 	if err != nil {
 		f.problem(file, pos.Offset, fixBackup, "entry %d: %v", pos.Seq, err)
 		return
@@ -346,7 +383,7 @@ func (f *fsck) checkBody(file string, pos wal.Position, b *evidencepb.Body) {
 		if f.noKey {
 			return
 		}
-		a, err := archive.OpenReader(dir, f.opts.ArchiveKey)
+		a, err := archive.OpenReader(dir, f.opts.ArchiveKey, f.keys)
 		if err != nil {
 			f.noKey = true
 			f.problem(f.opts.ArchiveKey, -1, "restore the archive key; without it no archived body can be read", "%v", err)

@@ -72,14 +72,16 @@ func one(t *testing.T, dir, pattern string, at int) string {
 }
 
 // copyLog copies a log's folder. os.CopyFS makes every file readable by others,
-// which the archive key must not be.
+// which its keys must not be.
 func copyLog(t *testing.T, to, from string) {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(filepath.Join(to, "archive.key"), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
+	for _, name := range []string{"archive.key", "erasure.keys"} {
+		if err := os.Chmod(filepath.Join(to, name), 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
 	}
 }
 

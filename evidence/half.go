@@ -1,6 +1,7 @@
 package evidence
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/syndtr/goleveldb/leveldb"
@@ -10,6 +11,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/evidence/tiles"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 // CheckpointOf reads an evidence log's checkpoint note. With a key its
@@ -48,7 +50,7 @@ func (l *Log) PutCounterparts(halves []Counterpart) error {
 		if h.ExchangeID == "" || len(h.ExchangeID) > maxExchangeID {
 			return fmt.Errorf("counterparty's receipt: the exchange id has %d bytes, the rule is 1 to %d", len(h.ExchangeID), maxExchangeID)
 		}
-		b.Put(key('c', h.ExchangeID), h.Half)
+		b.Put(key('c', h.ExchangeID), l.keys.Seal(append(make([]byte, 0, 1+shred.Overhead+len(h.Half)), sealedHalf)[:1+shred.HeadSize], h.Half, halfMark))
 	}
 	if b.Len() == 0 {
 		return nil
@@ -56,10 +58,28 @@ func (l *Log) PutCounterparts(halves []Counterpart) error {
 	return l.index.write(b)
 }
 
+// sealedHalf begins a half that is sealed; one of before halves were sealed begins with
+// a field of its message, and field 0 does not exist. Its mark is halfMark.
+const (
+	sealedHalf = 0
+	halfMark   = 2
+)
+
 // Counterpart returns what PutCounterparts kept of an exchange; nil when it has
 // not arrived.
 func (l *Log) Counterpart(exchangeID string) ([]byte, error) {
-	return l.index.get(key('c', exchangeID))
+	v, err := l.index.get(key('c', exchangeID))
+	if err != nil || len(v) == 0 || v[0] != sealedHalf {
+		return v, err
+	}
+	half, err := l.keys.Open(v[1:], halfMark)
+	if errors.Is(err, shred.ErrDestroyed) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the other body's half of %s: %w", exchangeID, err)
+	}
+	return half, nil
 }
 
 // Delivery is an exchange whose own half of the receipt the counterparty has

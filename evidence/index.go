@@ -27,6 +27,9 @@ import (
 //	a <size:8>                            height:8, anchored checkpoint note
 //	c <exchange id>                       the counterparty's half of the receipt
 //	s <segment:8>                         latest finishing time of its records, unix nanoseconds:8
+//	e <leaf index:8>                      number of the erasure:8 that the record went by
+//	n <number:8>                          an erasure (JSON)
+//	m erasing                             an erasure that is under way (JSON)
 //	m state                               next seq:8 leaves:8
 //	m gc                                  leaf index up to which partial tiles are removed:8
 //	m expired                             first seq that is kept:8

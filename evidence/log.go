@@ -18,6 +18,7 @@ import (
 	"github.com/civibus/civibus/evidence/tiles"
 	"github.com/civibus/civibus/evidence/wal"
 	"github.com/civibus/civibus/internal/schema"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 // The parts of a log's directory.
@@ -27,12 +28,15 @@ const (
 	indexDir   = "index"  // where everything is
 	archiveDir = "bodies" // archived bodies
 	lockFile   = "lock"
+	keysFile   = "erasure.keys" // what all of that but the tree is sealed with
 )
 
-// The layout of a log's directory, which its file SCHEMA names.
+// The layout of a log's directory, which its file SCHEMA names. From 2 on entries are
+// sealed with keys of their own.
 const (
-	schemaName  = "civibus-evidence"
-	schemaKnown = 1
+	schemaName   = "civibus-evidence"
+	schemaKnown  = 2
+	schemaSealed = 2
 )
 
 // Log is an open evidence log. Its methods may be called concurrently.
@@ -43,11 +47,12 @@ type Log struct {
 	tree    *tiles.Writer
 	index   *index
 	archive *archive.Archive
+	keys    *shred.Keys
 
 	slots   chan struct{} // one for every entry that waits for the Merkle log
 	wake    chan struct{} // tells the follower that there is something to do
 	stop    chan struct{} // closed by Close
-	keep    sync.Mutex    // held while a backup copies what must not be deleted meanwhile
+	keep    sync.Mutex    // held while a backup copies what must not be deleted meanwhile, and by who deletes
 	abandon atomic.Bool   // Close waits no longer than for the batch under way
 	done    sync.WaitGroup
 
@@ -103,7 +108,14 @@ func (l *Log) open(ctx context.Context) error {
 	if l.lock, err = lockDir(dir, os.O_RDWR|os.O_CREATE); err != nil {
 		return err
 	}
-	if _, err := schema.Check(dir, schemaName, schemaKnown); err != nil {
+	version, err := schema.Check(dir, schemaName, schemaKnown)
+	if err != nil {
+		return fmt.Errorf("open evidence log: %w", err)
+	}
+	if l.keys, err = shred.Open(l.cfg.ErasureKeys, version < schemaSealed); err == nil && version < schemaSealed {
+		err = schema.Mark(dir, schemaName, schemaSealed)
+	}
+	if err != nil {
 		return fmt.Errorf("open evidence log: %w", err)
 	}
 	// 2. The index knows what was acknowledged and stored.
@@ -139,12 +151,16 @@ func (l *Log) open(ctx context.Context) error {
 		return fmt.Errorf("open evidence log: %w", err)
 	}
 	if l.cfg.Archive == ArchiveEncrypted {
-		if l.archive, err = archive.Open(filepath.Join(dir, archiveDir), l.cfg.ArchiveKey); err != nil {
+		if l.archive, err = archive.Open(filepath.Join(dir, archiveDir), l.cfg.ArchiveKey, l.keys); err != nil {
 			return err
 		}
 		if err := l.archive.RemoveUnfinished(); err != nil {
 			return err
 		}
+	}
+	// 6. So is an erasure that was begun.
+	if err := l.eraseAgain(ctx); err != nil {
+		return fmt.Errorf("open evidence log: %w", err)
 	}
 	return l.loadAnchors()
 }

@@ -11,15 +11,20 @@ import (
 
 	"github.com/civibus/civibus/evidence/tiles"
 	"github.com/civibus/civibus/evidence/wal"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 // ErrExpired says that a record has been deleted at the end of its retention.
 var ErrExpired = errors.New("the record has been deleted at the end of its retention")
 
+// ErrErased says that a record was erased; a signed note says so (Log.Erasures).
+var ErrErased = errors.New("the record has been erased")
+
 // reading is the reading half of a log, shared by Log and Reader.
 type reading struct {
 	index *index
 	read  func(wal.Position) ([]byte, error)
+	keys  *shred.Keys // nil: they are not there
 }
 
 // entry reads the entry at a leaf index.
@@ -57,6 +62,13 @@ func (r reading) at(pos wal.Position) (Entry, error) {
 		return Entry{}, err
 	}
 	e := Entry{Seq: pos.Seq}
+	payload, err = unseal(r.keys, payload)
+	if errors.Is(err, shred.ErrDestroyed) {
+		return Entry{}, fmt.Errorf("entry %d: %w", pos.Seq, ErrErased)
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry %d: %w", pos.Seq, err)
+	}
 	if e.Salt, e.Record, e.Beside, err = split(payload); err != nil {
 		return Entry{}, fmt.Errorf("entry %d: %w", pos.Seq, err)
 	}
@@ -82,7 +94,7 @@ func (r reading) find(exchangeID string) ([]Entry, error) {
 	var out []Entry
 	for _, index := range indexes {
 		e, err := r.entry(index)
-		if errors.Is(err, ErrExpired) {
+		if isGone(err) {
 			continue
 		}
 		if err != nil {
@@ -102,7 +114,7 @@ func (r reading) entries(ctx context.Context, from, to uint64) iter.Seq2[Entry, 
 				return
 			}
 			e, err := r.entry(index)
-			if errors.Is(err, ErrExpired) {
+			if isGone(err) {
 				continue
 			}
 			if !yield(e, err) || err != nil {
@@ -112,7 +124,10 @@ func (r reading) entries(ctx context.Context, from, to uint64) iter.Seq2[Entry, 
 	}
 }
 
-func (l *Log) reading() reading { return reading{l.index, l.wal.Read} }
+// isGone reports whether a record was deleted as it should be.
+func isGone(err error) bool { return errors.Is(err, ErrExpired) || errors.Is(err, ErrErased) }
+
+func (l *Log) reading() reading { return reading{l.index, l.wal.Read, l.keys} }
 
 // Find returns every entry of an exchange that is kept, in the order in which
 // they were made: one for each side that this body had in it in the normal case,

@@ -2,13 +2,16 @@ package evidence
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
 
 	"github.com/civibus/civibus/evidence/tiles"
 	"github.com/civibus/civibus/evidence/wal"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 // Reader reads the log of a stopped gateway. It changes nothing.
@@ -43,9 +46,13 @@ func (r *Reader) open(dir string) error {
 	if err != nil {
 		return err
 	}
+	keys, err := readKeys(filepath.Join(dir, keysFile))
+	if err != nil {
+		return fmt.Errorf("read evidence log: %w", err)
+	}
 	r.reading = reading{x, func(pos wal.Position) ([]byte, error) {
 		return wal.ReadAt(filepath.Join(dir, walDir), pos)
-	}}
+	}, keys}
 	origin, err := x.get(key('m', "origin"))
 	if err != nil {
 		return err
@@ -62,6 +69,16 @@ func (r *Reader) open(dir string) error {
 		return fmt.Errorf("read evidence log: %s: %w", file, err)
 	}
 	return nil
+}
+
+// readKeys reads the erasure keys of a log; nil if they are not there, which is no error
+// as long as nothing is sealed.
+func readKeys(file string) (*shred.Keys, error) {
+	keys, err := shred.OpenReader(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return keys, err
 }
 
 // Close releases the directory.

@@ -9,6 +9,7 @@ import (
 	"github.com/syndtr/goleveldb/leveldb"
 
 	"github.com/civibus/civibus/evidence/wal"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 const expireEvery = 10 * time.Minute
@@ -99,12 +100,27 @@ func (l *Log) rotateOld(now time.Time) error {
 // Done again after a crash, it deletes what is left.
 func (l *Log) expireSegment(ctx context.Context, seg wal.Segment, after uint64) error {
 	b := new(leveldb.Batch)
+	var sealed []uint64
 	b.Put(key('m', "expired"), number(after))
 	if err := l.wal.ScanSegment(seg, func(pos wal.Position, payload []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		p, err := newPending(payload)
+		if isSealed(payload) {
+			n, err := shred.Number(payload)
+			if err != nil {
+				return fmt.Errorf("entry %d: %w", pos.Seq, err)
+			}
+			sealed = append(sealed, n)
+		}
+		plain, err := unseal(l.keys, payload)
+		if errors.Is(err, shred.ErrDestroyed) {
+			return nil // it was erased
+		}
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", pos.Seq, err)
+		}
+		p, err := newPending(plain)
 		if err != nil {
 			return fmt.Errorf("entry %d: %w", pos.Seq, err)
 		}
@@ -123,6 +139,10 @@ func (l *Log) expireSegment(ctx context.Context, seg wal.Segment, after uint64) 
 	}
 	b.Delete(key('s', seg.First))
 	if err := l.index.write(b); err != nil {
+		return err
+	}
+	// What is in backups ends with its retention too.
+	if err := l.keys.Destroy(sealed...); err != nil {
 		return err
 	}
 	return l.wal.Remove(seg.First)

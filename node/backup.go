@@ -284,8 +284,9 @@ type Restored struct {
 // RestoreBackup makes the new folder dir of the archive r, which is decrypted: the
 // archive is read and compared with its manifest to the end, the databases are
 // rebuilt, every evidence log and the registry are checked, and only then the folder
-// gets its name. After an error there is nothing.
-func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, err error) {
+// gets its name. After an error there is nothing. keys is the newest copy of the body's
+// erasure keys (Config.WriteErasureKeys); nil if nothing in the backup was sealed.
+func RestoreBackup(ctx context.Context, r, keys io.Reader, dir string) (out Restored, err error) {
 	// 1. A new folder beside the place.
 	if dir, err = filepath.Abs(dir); err != nil {
 		return out, err
@@ -311,6 +312,12 @@ func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, 
 	}
 	if out.Manifest.Kind != "" {
 		return out, fmt.Errorf("it is a %s handed over and no body's backup: \"civibus hosted import\" takes it", out.Manifest.Kind)
+	}
+	var left []string
+	if keys != nil {
+		if left, err = placeErasureKeys(keys, out.Manifest.Member, temp); err != nil {
+			return out, err
+		}
 	}
 	text, err := os.ReadFile(filepath.Join(temp, backupConfig))
 	if err != nil {
@@ -362,6 +369,7 @@ func RestoreBackup(ctx context.Context, r io.Reader, dir string) (out Restored, 
 	if out.Notes, err = replaceConfig(cfg, temp, dir, out.Manifest); err != nil {
 		return out, err
 	}
+	out.Notes = append(out.Notes, left...)
 	if err := syncTree(temp); err != nil {
 		return out, err
 	}
@@ -391,9 +399,9 @@ func restoreLog(ctx context.Context, root string, l backup.Log, opts evidence.Fs
 		p := report.Problems[0]
 		rel, _ := filepath.Rel(root, p.File)
 		return nil, fmt.Errorf("the evidence log %s in the backup: %s: %s", l.Origin, rel, p.What)
-	case report.Origin != l.Origin || report.Size != l.Size || report.Records+report.Expired+report.Pending < l.Next:
+	case report.Origin != l.Origin || report.Size != l.Size || report.Records+report.Erased+report.Expired+report.Pending < l.Next:
 		return nil, fmt.Errorf("the evidence log %s in the backup has %d leaves and %d records, its manifest says %d leaves and at least %d records",
-			l.Origin, report.Size, report.Records+report.Expired+report.Pending, l.Size, l.Next)
+			l.Origin, report.Size, report.Records+report.Erased+report.Expired+report.Pending, l.Size, l.Next)
 	}
 	return report, nil
 }

@@ -69,6 +69,9 @@ func (c Config) ExportHosted(ctx context.Context, configFile, member string, key
 	if err := own.closedLogs(ctx, w.Put, m, backupData, nil); err != nil {
 		return out, err
 	}
+	if err := own.ownErasureKeys(backupData, func(name, file string) error { return dump.File(w.Put, name, file, -1) }); err != nil {
+		return out, err
+	}
 	if err := own.putReplay(w.Put); err != nil {
 		return out, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,6 +23,7 @@ import (
 // backupFlags are the flags of civibus backup and restore, and of civibus hosted.
 type backupFlags struct {
 	out, dir, passphrase        string
+	erasure                     string
 	recipients, recipientsFiles []string
 	identities                  []string
 	keys                        bool
@@ -46,7 +48,12 @@ func newBackup(a *app) *cobra.Command {
 		Long: `Write one encrypted file (age, age-encryption.org) with the node's ledger, its
 evidence with all that was acknowledged before the command began, configuration
 and genesis. The node may run. Private keys are in it only with --with-keys.
-"civibus restore" makes a folder of it.`,
+"civibus restore" makes a folder of it.
+
+What the body's records are sealed with, one by one, goes into a second file: a
+record that was erased is erased in every backup as soon as only erasure keys of
+after are left. So keep that file where it can be replaced, and of all its copies
+only the newest: it opens the older backups too.`,
 		Example: "  civibus backup --out monday.backup --recipient age1... --recipient age1...",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return a.backup(c.Context(), f) },
@@ -54,6 +61,7 @@ and genesis. The node may run. Private keys are in it only with --with-keys.
 	c.Flags().StringVar(&f.out, "out", "", "`file` to write, which must not exist")
 	f.encryptFlags(c)
 	c.Flags().BoolVar(&f.keys, "with-keys", false, "put the private keys into it, too: whoever opens it can act as the body")
+	c.Flags().StringVar(&f.erasure, "erasure-keys", "", "`file` for the erasure keys, replaced if it exists (default: that of --out with .keys added, which must not exist)")
 	_ = c.MarkFlagRequired("out") // fails only for unknown flags
 	return c
 }
@@ -67,6 +75,12 @@ func (a *app) backup(ctx context.Context, f backupFlags) error {
 	if err != nil {
 		return err
 	}
+	keys := f.erasure
+	if keys == "" {
+		if keys = f.out + erasureSuffix; exists(keys) {
+			return refusal{keys + " exists already, nothing was written", "choose another --out, or name a file that may be replaced with --erasure-keys"}
+		}
+	}
 	var m backup.Manifest
 	err = sealedFile(f.out, recipients, func(to io.Writer) error {
 		m, err = a.writeBackup(ctx, to, cfg, f.keys)
@@ -75,7 +89,53 @@ func (a *app) backup(ctx context.Context, f backupFlags) error {
 	if err != nil {
 		return err
 	}
-	return a.backupReport(f.out, m)
+	if err := copyErasureKeys(cfg, keys, recipients); err != nil {
+		return errors.Join(err, os.Remove(f.out))
+	}
+	return a.backupReport(f.out, keys, m)
+}
+
+// erasureSuffix is added to a backup's name for the erasure keys.
+const erasureSuffix = ".keys"
+
+func exists(file string) bool {
+	_, err := os.Lstat(file)
+	return err == nil
+}
+
+// copyErasureKeys makes an encrypted copy of the erasure keys, in the place of an older
+// one, which is overwritten.
+func copyErasureKeys(cfg node.Config, out string, recipients []age.Recipient) error {
+	fresh := out + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err := sealedFile(fresh, recipients, func(to io.Writer) error {
+		_, err := cfg.WriteErasureKeys(to)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	old, err := os.OpenFile(out, os.O_WRONLY, 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, os.Remove(fresh))
+	}
+	if err := os.Rename(fresh, out); err != nil {
+		return err
+	}
+	if old == nil {
+		return nil
+	}
+	defer old.Close()
+	info, err := old.Stat()
+	if err == nil {
+		_, err = old.WriteAt(make([]byte, info.Size()), 0)
+	}
+	if err = errors.Join(err, old.Sync()); err != nil {
+		return fmt.Errorf("overwrite the older copy of the erasure keys: %w", err)
+	}
+	return nil
 }
 
 // encryptTo reads for whom a file is encrypted.
@@ -154,16 +214,17 @@ func (a *app) writeBackup(ctx context.Context, to io.Writer, cfg node.Config, ke
 	return m, err
 }
 
-func (a *app) backupReport(out string, m backup.Manifest) error {
+func (a *app) backupReport(out, erasure string, m backup.Manifest) error {
 	info, err := os.Stat(out)
 	if err != nil {
 		return err
 	}
 	if a.json {
 		return a.printJSON(struct {
-			File string `json:"file"`
+			File    string `json:"file"`
+			Erasure string `json:"erasure_keys"`
 			backup.Manifest
-		}{out, m})
+		}{out, erasure, m})
 	}
 	state := "stopped"
 	if m.Running {
@@ -180,7 +241,7 @@ func (a *app) backupReport(out string, m backup.Manifest) error {
 	if m.Keys {
 		keys = "in it: whoever opens it can act as the body"
 	}
-	a.pairs("private keys", keys)
+	a.pairs("private keys", keys, "erasure keys", erasure+", without which the records do not open; keep it apart, and of its copies the newest only")
 	return nil
 }
 
@@ -206,6 +267,9 @@ the validators signed, and only then give the new folder its name. A backup that
 is damaged, cut off, of something else or for another key is refused, and nothing
 is left.
 
+What was erased after the backup was made stays erased: the newest copy of the
+erasure keys does not open it.
+
 A validator that was restored signs nothing until it has caught up and the chain
 has gone on without it for some blocks, since it may have signed more than the
 backup knows of. End the old node for good before the restored one starts.`,
@@ -214,6 +278,7 @@ backup knows of. End the old node for good before the restored one starts.`,
 		RunE:    func(c *cobra.Command, args []string) error { return a.restore(c.Context(), args[0], f) },
 	}
 	c.Flags().StringVar(&f.dir, "dir", "", "new `folder` to make")
+	c.Flags().StringVar(&f.erasure, "erasure-keys", "", "`file` with the newest copy of the erasure keys (default: the backup's name with .keys added)")
 	f.decryptFlags(c)
 	_ = c.MarkFlagRequired("dir") // fails only for unknown flags
 	return c
@@ -249,7 +314,20 @@ func (a *app) restore(ctx context.Context, name string, f backupFlags) error {
 		return err
 	}
 	defer file.Close()
-	restored, err := node.RestoreBackup(ctx, r, f.dir)
+	keys := f.erasure
+	if keys == "" && exists(name+erasureSuffix) {
+		keys = name + erasureSuffix
+	}
+	var erasure io.Reader
+	if keys != "" {
+		opened, file, err := f.openSealed(keys, refuse)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		erasure = opened
+	}
+	restored, err := node.RestoreBackup(ctx, r, erasure, f.dir)
 	if err != nil {
 		return refuse(err)
 	}

@@ -1,5 +1,5 @@
 // Package archive keeps message bodies encrypted, each under its own random key
-// that the archive key wraps. Bodies stream through in chunks, so that memory
+// that the archive key wraps, and around that a key that can be destroyed. Bodies stream through in chunks, so that memory
 // does not grow with them; names are random and say nothing about the exchange
 // but the day.
 //
@@ -25,16 +25,22 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/civibus/civibus/internal/shred"
 )
 
-// The file format; spec/evidence.md section 6 is normative.
+// The file format; spec/evidence.md section 6 is normative. Bodies of before the key was
+// wrapped twice begin with magic1.
 const (
-	magic      = "civibus-body/v1\n"
+	magic      = "civibus-body/v2\n"
+	magic1     = "civibus-body/v1\n"
 	keySize    = 32
 	nonceSize  = 12
 	tagSize    = 16
 	chunkSize  = 64 << 10
-	headerSize = len(magic) + nonceSize + keySize + tagSize
+	wrapSize   = nonceSize + keySize + tagSize
+	headerSize = len(magic) + shred.Overhead + wrapSize
+	keyMark    = 3 // of a wrapped key under a key that can be destroyed
 	dayFormat  = "20060102"
 	suffix     = ".body"
 )
@@ -44,13 +50,14 @@ var ErrDamaged = errors.New("the archived body is damaged")
 
 // Archive is a directory of bodies.
 type Archive struct {
-	dir string
-	key cipher.AEAD
+	dir  string
+	key  cipher.AEAD
+	keys *shred.Keys // nil: they are not there
 }
 
 // Open opens or makes the archive in dir under the key in keyFile, which is
-// made when both it and the archive are new.
-func Open(dir, keyFile string) (*Archive, error) {
+// made when both it and the archive are new. keys are those that can be destroyed.
+func Open(dir, keyFile string, keys *shred.Keys) (*Archive, error) {
 	key, err := readKey(keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		var used bool
@@ -68,24 +75,25 @@ func Open(dir, keyFile string) (*Archive, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open archive: %w", err)
 	}
-	return open(dir, key)
+	return open(dir, key, keys)
 }
 
-// OpenReader opens an archive for reading; nothing is made.
-func OpenReader(dir, keyFile string) (*Archive, error) {
+// OpenReader opens an archive for reading; nothing is made. Without keys, only bodies of
+// before they were wrapped twice are readable.
+func OpenReader(dir, keyFile string, keys *shred.Keys) (*Archive, error) {
 	key, err := readKey(keyFile)
 	if err != nil {
 		return nil, err
 	}
-	return open(dir, key)
+	return open(dir, key, keys)
 }
 
-func open(dir string, key []byte) (*Archive, error) {
+func open(dir string, key []byte, keys *shred.Keys) (*Archive, error) {
 	aead, err := newGCM(key)
 	if err != nil {
 		return nil, err
 	}
-	return &Archive{dir: dir, key: aead}, nil
+	return &Archive{dir: dir, key: aead, keys: keys}, nil
 }
 
 func hasBodies(dir string) (bool, error) {
@@ -152,8 +160,8 @@ func newGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// path returns the file of a name, which must be one that Create gives.
-func (a *Archive) path(name string) (string, error) {
+// fileOf returns the file of a name, which must be one that Create gives.
+func fileOf(dir, name string) (string, error) {
 	day, id, ok := strings.Cut(name, "/")
 	if _, err := time.Parse(dayFormat, day); !ok || err != nil {
 		return "", fmt.Errorf("archive name %q: the rule is a day, a slash and 32 hex digits", name)
@@ -161,7 +169,7 @@ func (a *Archive) path(name string) (string, error) {
 	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 || strings.ToLower(id) != id {
 		return "", fmt.Errorf("archive name %q: the rule is a day, a slash and 32 hex digits", name)
 	}
-	return filepath.Join(a.dir, day, id+suffix), nil
+	return filepath.Join(dir, day, id+suffix), nil
 }
 
 // Writer takes one body.
@@ -181,18 +189,18 @@ func (a *Archive) Create(now time.Time) (*Writer, error) {
 	rand.Read(id[:])
 	w := &Writer{name: now.UTC().Format(dayFormat) + "/" + hex.EncodeToString(id[:]), sum: sha256.New()}
 	var err error
-	if w.path, err = a.path(w.name); err != nil {
+	if w.path, err = fileOf(a.dir, w.name); err != nil {
 		return nil, err
 	}
 	if err := makeDay(a.dir, filepath.Dir(w.path)); err != nil {
 		return nil, fmt.Errorf("archive body: %w", err)
 	}
-	key, header := make([]byte, keySize), make([]byte, 0, headerSize)
+	key, wrapped := make([]byte, keySize), make([]byte, nonceSize, wrapSize)
 	rand.Read(key)
-	nonce := make([]byte, nonceSize)
-	rand.Read(nonce)
-	header = append(append(header, magic...), nonce...)
-	header = a.key.Seal(header, nonce, key, []byte(magic+w.name))
+	rand.Read(wrapped)
+	wrapped = a.key.Seal(wrapped, wrapped, key, []byte(magic+w.name))
+	header := append(make([]byte, 0, headerSize), magic...)
+	header = a.keys.Seal(header[:len(magic)+shred.HeadSize], wrapped, keyMark)
 	aead, err := newGCM(key)
 	if err != nil {
 		return nil, err
@@ -272,7 +280,7 @@ func (w *Writer) Abort() {
 // Read opens a body. The reader fails with ErrDamaged where the body is not
 // what was written, at the latest instead of io.EOF.
 func (a *Archive) Read(name string) (io.ReadCloser, error) {
-	path, err := a.path(name)
+	path, err := fileOf(a.dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -293,15 +301,26 @@ func (a *Archive) Read(name string) (io.ReadCloser, error) {
 
 // newReader reads the header of a body and returns a reader of its content.
 func (a *Archive) newReader(f io.Reader, name string) (io.Reader, error) {
-	header := make([]byte, headerSize)
-	if _, err := io.ReadFull(f, header); err != nil {
-		return nil, fmt.Errorf("%w: its header is cut off", ErrDamaged)
+	version, wrapped, err := readHeader(f)
+	if err != nil {
+		return nil, err
 	}
-	if string(header[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w: it does not begin with %q", ErrDamaged, magic)
+	if version == magic {
+		if a.keys == nil {
+			return nil, errors.New("the erasure keys are not there: put their newest copy beside the log")
+		}
+		wrapped, err = a.keys.Open(wrapped, keyMark)
+		if errors.Is(err, shred.ErrDestroyed) {
+			return nil, fmt.Errorf("the archived body: %w", err)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: its key does not open with the erasure keys", ErrDamaged)
+		}
 	}
-	nonce := header[len(magic) : len(magic)+nonceSize]
-	key, err := a.key.Open(nil, nonce, header[len(magic)+nonceSize:], []byte(magic+name))
+	if len(wrapped) != wrapSize {
+		return nil, fmt.Errorf("%w: its wrapped key has %d bytes, the rule is %d", ErrDamaged, len(wrapped), wrapSize)
+	}
+	key, err := a.key.Open(nil, wrapped[:nonceSize], wrapped[nonceSize:], []byte(version+name))
 	if err != nil {
 		return nil, fmt.Errorf("%w: its key does not open with the archive key", ErrDamaged)
 	}
@@ -310,6 +329,63 @@ func (a *Archive) newReader(f io.Reader, name string) (io.Reader, error) {
 		return nil, err
 	}
 	return newStreamReader(aead, f), nil
+}
+
+// readHeader reads a body's header: its version, and the key that is wrapped.
+func readHeader(f io.Reader) (version string, wrapped []byte, err error) {
+	header := make([]byte, headerSize)
+	n, err := io.ReadFull(f, header[:len(magic)+wrapSize])
+	if err != nil {
+		return "", nil, fmt.Errorf("%w: its header is cut off", ErrDamaged)
+	}
+	switch version = string(header[:len(magic)]); version {
+	case magic1:
+		return version, header[len(magic):n], nil
+	case magic:
+		if _, err := io.ReadFull(f, header[n:]); err != nil {
+			return "", nil, fmt.Errorf("%w: its header is cut off", ErrDamaged)
+		}
+		return version, header[len(magic):], nil
+	}
+	return "", nil, fmt.Errorf("%w: it does not begin with %q", ErrDamaged, magic)
+}
+
+// Number returns the number of the key that can be destroyed of a body in dir; of one of
+// before bodies had one, sealed is false.
+func Number(dir, name string) (n uint64, sealed bool, err error) {
+	path, err := fileOf(dir, name)
+	if err != nil {
+		return 0, false, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, false, fmt.Errorf("archived body %s: %w", name, err)
+	}
+	defer f.Close()
+	version, wrapped, err := readHeader(f)
+	if err != nil || version != magic {
+		return 0, false, err
+	}
+	n, err = shred.Number(wrapped)
+	return n, err == nil, err
+}
+
+// Remove deletes a body in dir, wrapped key first; one that is gone is well.
+func Remove(dir, name string) error {
+	path, err := fileOf(dir, name)
+	if err != nil {
+		return err
+	}
+	if err := shredKey(path); err != nil {
+		if IsMissing(err) {
+			return nil
+		}
+		return fmt.Errorf("delete archived body %s: %w", name, err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("delete archived body %s: %w", name, err)
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 // syncDir makes a directory's entries durable.

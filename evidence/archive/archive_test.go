@@ -16,17 +16,71 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/civibus/civibus/evidence/archive"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 func at(day int) time.Time { return time.Date(2026, 11, day, 12, 0, 0, 0, time.UTC) }
 
 func open(t testing.TB, dir string) *archive.Archive {
 	t.Helper()
-	a, err := archive.Open(filepath.Join(dir, "bodies"), filepath.Join(dir, "key"))
+	a, err := archive.Open(filepath.Join(dir, "bodies"), filepath.Join(dir, "key"), erasable(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
+}
+
+func erasable(t testing.TB, dir string) *shred.Keys {
+	t.Helper()
+	keys, err := shred.Open(filepath.Join(dir, "erasure.keys"), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// TestDestroyedKey: a body whose key was destroyed is read from no copy of its file.
+func TestDestroyedKey(t *testing.T) {
+	dir := t.TempDir()
+	a := open(t, dir)
+	body := []byte("what was asked")
+	erased, kept := put(t, a, 1, body), put(t, a, 1, body)
+	copied, err := os.ReadFile(file(dir, erased))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, sealed, err := archive.Number(filepath.Join(dir, "bodies"), erased)
+	if err != nil || !sealed {
+		t.Fatalf("%v %v", sealed, err)
+	}
+	if err := erasable(t, dir).Destroy(n); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // done again after a crash
+		if err := archive.Remove(filepath.Join(dir, "bodies"), erased); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(file(dir, erased)); !archive.IsMissing(err) {
+		t.Errorf("its file: %v", err)
+	}
+	if err := os.WriteFile(file(dir, erased), copied, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a = open(t, dir)
+	if _, err := get(a, erased); !errors.Is(err, shred.ErrDestroyed) {
+		t.Errorf("from a copy: %v", err)
+	}
+	if got, err := get(a, kept); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("the other body: %q, %v", got, err)
+	}
+	keyless, err := archive.OpenReader(filepath.Join(dir, "bodies"), filepath.Join(dir, "key"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := get(keyless, kept); err == nil || !strings.Contains(err.Error(), "newest copy") {
+		t.Errorf("without erasure keys: %v", err)
+	}
 }
 
 func put(t testing.TB, a *archive.Archive, day int, body []byte) string {
@@ -146,7 +200,7 @@ func TestDamageIsFound(t *testing.T) {
 			t.Errorf("%s: wrong bytes were given out", what)
 		}
 	}
-	other2, err := archive.Open(filepath.Join(dir, "bodies"), filepath.Join(dir, "key2"))
+	other2, err := archive.Open(filepath.Join(dir, "bodies"), filepath.Join(dir, "key2"), nil)
 	if err == nil || other2 != nil || !strings.Contains(err.Error(), "restore the key") {
 		t.Fatalf("an archive with bodies was opened under a new key: %v", err)
 	}
@@ -270,7 +324,7 @@ func TestArchiveKeyIsSecret(t *testing.T) {
 		if err := os.Chmod(key, mode); err != nil {
 			t.Fatal(err)
 		}
-		_, err := archive.Open(filepath.Join(dir, "bodies"), key)
+		_, err := archive.Open(filepath.Join(dir, "bodies"), key, nil)
 		if err == nil || !strings.Contains(err.Error(), "chmod 600") {
 			t.Errorf("mode %04o: %v", mode, err)
 		}
@@ -279,7 +333,7 @@ func TestArchiveKeyIsSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	open(t, dir)
-	if _, err := archive.Open(filepath.Join(dir, "bodies"), dir); err == nil {
+	if _, err := archive.Open(filepath.Join(dir, "bodies"), dir, nil); err == nil {
 		t.Error("a folder was taken for a key")
 	}
 }

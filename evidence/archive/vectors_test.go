@@ -17,14 +17,20 @@ import (
 
 var update = flag.Bool("update", false, "write the vectors anew")
 
-const bodyVectors = "../../spec/vectors/evidence/body.json"
+// The vectors of bodies, and those of before a key that can be destroyed was around
+// theirs, which nothing writes any more.
+const (
+	bodyVectors  = "../../spec/vectors/evidence/body_sealed.json"
+	bodyVectors1 = "../../spec/vectors/evidence/body.json"
+)
 
 // bodyVector is an archived body. Failure is empty when it must be read.
 type bodyVector struct {
 	Name    string `json:"name"`
 	Key     string `json:"archive_key"`
-	Archive string `json:"archive"` // its name
-	File    string `json:"file"`    // base64
+	Erasure string `json:"erasure_keys,omitempty"` // base64 of the file
+	Archive string `json:"archive"`                // its name
+	File    string `json:"file"`                   // base64
 	Size    int    `json:"size"`
 	SHA256  string `json:"sha256"` // of the body
 	Failure string `json:"failure"`
@@ -35,14 +41,21 @@ func TestBodyVectors(t *testing.T) {
 	if *update {
 		writeBodyVectors(t)
 	}
-	raw, err := os.ReadFile(bodyVectors)
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{bodyVectors, bodyVectors1} {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var vectors []bodyVector
+		if err := json.Unmarshal(raw, &vectors); err != nil || len(vectors) == 0 {
+			t.Fatalf("%d vectors, %v", len(vectors), err)
+		}
+		checkBodyVectors(t, vectors)
 	}
-	var vectors []bodyVector
-	if err := json.Unmarshal(raw, &vectors); err != nil || len(vectors) == 0 {
-		t.Fatalf("%d vectors, %v", len(vectors), err)
-	}
+}
+
+func checkBodyVectors(t *testing.T, vectors []bodyVector) {
+	t.Helper()
 	for _, v := range vectors {
 		dir := t.TempDir()
 		key, err := hex.DecodeString(v.Key)
@@ -51,6 +64,15 @@ func TestBodyVectors(t *testing.T) {
 		}
 		if err := os.WriteFile(filepath.Join(dir, "key"), []byte(base64.StdEncoding.EncodeToString(key)+"\n"), 0o600); err != nil {
 			t.Fatal(err)
+		}
+		if v.Erasure != "" {
+			keys, err := base64.StdEncoding.DecodeString(v.Erasure)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, "erasure.keys"), keys, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 		body, err := base64.StdEncoding.DecodeString(v.File)
 		if err != nil {
@@ -78,6 +100,10 @@ func writeBodyVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := open(t, dir)
+	erasure, err := os.ReadFile(filepath.Join(dir, "erasure.keys"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out []bodyVector
 	put := func(name string, body []byte, change func([]byte) []byte) {
 		at := put(t, a, 1, body)
@@ -86,7 +112,7 @@ func writeBodyVectors(t *testing.T) {
 			t.Fatal(err)
 		}
 		sum := sha256.Sum256(body)
-		v := bodyVector{Name: name, Key: hex.EncodeToString(key), Archive: at, Size: len(body), SHA256: hex.EncodeToString(sum[:])}
+		v := bodyVector{Name: name, Key: hex.EncodeToString(key), Erasure: base64.StdEncoding.EncodeToString(erasure), Archive: at, Size: len(body), SHA256: hex.EncodeToString(sum[:])}
 		if change != nil {
 			raw, v.Failure = change(raw), name
 		}
@@ -100,8 +126,9 @@ func writeBodyVectors(t *testing.T) {
 	put("key_changed", []byte("a body"), func(b []byte) []byte { b[40] ^= 1; return b })
 	put("content_changed", []byte("a body"), func(b []byte) []byte { b[len(b)-1] ^= 1; return b })
 	put("cut", []byte("a body"), func(b []byte) []byte { return b[:len(b)-1] })
-	put("header_only", []byte("a body"), func(b []byte) []byte { return b[:76] })
-	put("last_chunk_dropped", make([]byte, 65537), func(b []byte) []byte { return b[:76+65552] })
+	put("header_only", []byte("a body"), func(b []byte) []byte { return b[:109] })
+	put("number_changed", []byte("a body"), func(b []byte) []byte { b[16] ^= 1; return b })
+	put("last_chunk_dropped", make([]byte, 65537), func(b []byte) []byte { return b[:109+65552] })
 	raw, err := json.MarshalIndent(out, "", "  ")
 	if err != nil {
 		t.Fatal(err)

@@ -20,9 +20,9 @@ var rules = []arch.Rule{
 	{Room: "policy", Allow: []string{".", "internal/rawurl"}},
 	{Room: "seal/httpsig"},
 	{Room: "seal", Allow: []string{".", "internal/rawio", "internal/schema"}},
-	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                    // one server for all faces, so that their limits are one code
-	{Room: "evidence", Allow: []string{".", "internal/rawio", "internal/schema", "internal/pqnote", "internal/ldb", "internal/backup/dump"}}, // one form of mark for every store on disk
-	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}}, // second signatures
+	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                                      // one server for all faces, so that their limits are one code
+	{Room: "evidence", Allow: []string{".", "internal/rawio", "internal/schema", "internal/shred", "internal/pqnote", "internal/ldb", "internal/backup/dump"}}, // one form of mark for every store on disk
+	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}},                   // second signatures
 	{Room: "usage", Allow: []string{".", "evidence", "internal/ldb"}},
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
@@ -58,6 +58,7 @@ var rules = []arch.Rule{
 	{Room: "internal/rawio"},
 	{Room: "internal/rawurl"},
 	{Room: "internal/schema"},
+	{Room: "internal/shred"},
 	{Room: "internal/backup", Allow: []string{"keys/secret"}},
 	{Room: "internal/backup/dump"},
 	{Room: "internal/demostack"},

@@ -34,6 +34,9 @@ const (
 	Format = "civibus-backup/v1"
 	// HandOver is the kind of an archive that holds what is kept for one hosted member.
 	HandOver = "hosted member"
+	// ErasureKeys is the kind of an archive that holds what a body's records are sealed
+	// with, one by one.
+	ErasureKeys = "erasure keys"
 	// ManifestFile is the last file of the archive.
 	ManifestFile = "manifest.json"
 

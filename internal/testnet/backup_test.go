@@ -102,13 +102,13 @@ func TestRestoredBodyGoesOn(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "restored")
 	damaged := bytes.Clone(archive)
 	damaged[len(damaged)/2] ^= 1
-	if _, err := node.RestoreBackup(t.Context(), bytes.NewReader(damaged), dir); err == nil {
+	if _, err := node.RestoreBackup(t.Context(), bytes.NewReader(damaged), erasureKeys(t, consumer.Config), dir); err == nil {
 		t.Fatal("a damaged backup was restored")
 	}
 	if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) > 0 {
 		t.Fatalf("a refused backup left %v, %v", left, err)
 	}
-	restored, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), dir)
+	restored, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), erasureKeys(t, consumer.Config), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestRestoredBodyGoesOn(t *testing.T) {
 		t.Fatalf("restored %+v, want at least %d records", restored.Logs, len(before))
 	}
 	t.Logf("%d exchanges before the backup began, %d in all; restored %d records at height %d", len(before), len(done), restored.Logs[0].Records+restored.Logs[0].Pending, restored.Height)
-	if _, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), dir); err == nil || !strings.Contains(err.Error(), "not empty") {
+	if _, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), nil, dir); err == nil || !strings.Contains(err.Error(), "not empty") {
 		t.Fatalf("restored over a body: %v", err)
 	}
 
@@ -177,4 +177,14 @@ func wait(t *testing.T, what string, done func() bool) {
 			t.Fatalf("not within a minute: %s", what)
 		}
 	}
+}
+
+// erasureKeys is a copy of what a body's records are sealed with.
+func erasureKeys(t *testing.T, c node.Config) io.Reader {
+	t.Helper()
+	var out bytes.Buffer
+	if _, err := c.WriteErasureKeys(&out); err != nil {
+		t.Fatal(err)
+	}
+	return &out
 }

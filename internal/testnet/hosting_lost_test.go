@@ -217,7 +217,7 @@ func TestRestoredHostGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		dir := filepath.Join(t.TempDir(), "restored")
-		out, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), dir)
+		out, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), erasureKeys(t, host.Config), dir)
 		if err != nil {
 			t.Fatal(err)
 		}
