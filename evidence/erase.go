@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,9 +38,10 @@ const (
 type Erasure struct {
 	Number uint64    `json:"number"` // of the log's erasures, from 1
 	Time   time.Time `json:"time"`
-	Ground string    `json:"ground"` // by which law; nothing of a person
-	Leaves []uint64  `json:"leaves"` // of the records; they stay in the Merkle log
-	Size   uint64    `json:"size"`   // of the log when they were erased, and its root
+	Ground string    `json:"ground"`           // by which law; nothing of a person
+	Leaves []uint64  `json:"leaves"`           // of the records; they stay in the Merkle log
+	Others []string  `json:"others,omitempty"` // what else was erased, such as "instance ID"; nothing of a person
+	Size   uint64    `json:"size"`             // of the log when they were erased, and its root
 	Root   []byte    `json:"root"`
 	Note   string    `json:"note,omitempty"` // all of that as a C2SP signed note of the log key
 }
@@ -59,6 +61,9 @@ func (e *Erasure) text(origin string) string {
 		e.Time.Format(time.RFC3339), e.Size, base64.StdEncoding.EncodeToString(e.Root), e.Ground)
 	for _, leaf := range e.Leaves {
 		fmt.Fprintf(&b, "leaf %d\n", leaf)
+	}
+	for _, other := range e.Others {
+		fmt.Fprintf(&b, "%s\n", other)
 	}
 	return b.String()
 }
@@ -101,11 +106,14 @@ func ParseErasure(text []byte, origin string, key *civibus.PublicKey) (Erasure, 
 	}
 	e.Ground, ok = strings.CutPrefix(lines[5], "ground ")
 	for _, l := range lines[6:] {
-		n, err := strconv.ParseUint(strings.TrimPrefix(l, "leaf "), 10, 64)
-		if err != nil {
-			return bad("%.40q is no leaf", l)
+		if n, err := strconv.ParseUint(strings.TrimPrefix(l, "leaf "), 10, 64); err == nil {
+			e.Leaves = append(e.Leaves, n)
+		} else {
+			e.Others = append(e.Others, l)
 		}
-		e.Leaves = append(e.Leaves, n)
+	}
+	if err := checkErasure(e.Leaves, e.Others, e.Ground); err != nil {
+		return bad("%w", err)
 	}
 	if !ok || e.text(origin) != body+"\n" {
 		return bad("its lines are not in the form of the rule")
@@ -114,12 +122,15 @@ func ParseErasure(text []byte, origin string, key *civibus.PublicKey) (Erasure, 
 }
 
 // checkErasure checks what is asked for.
-func checkErasure(leaves []uint64, ground string) error {
+func checkErasure(leaves []uint64, others []string, ground string) error {
+	if i := slices.IndexFunc(others, func(o string) bool { return !otherForm.MatchString(o) }); i >= 0 {
+		return fmt.Errorf("%.80q is to be erased, the rule is a kind and an identifier that says nothing of the person", others[i])
+	}
 	switch n := utf8.RuneCountInString(ground); {
 	case n < 1 || n > maxGround || !utf8.ValidString(ground) || strings.ContainsFunc(ground, unicode.IsControl):
 		return fmt.Errorf("the ground has %d characters, the rule is 1 to %d on one line: the act and provision, and nothing of the person", n, maxGround)
-	case len(leaves) < 1 || len(leaves) > maxErased:
-		return fmt.Errorf("%d records are to be erased, the rule is 1 to %d at once", len(leaves), maxErased)
+	case len(leaves)+len(others) < 1 || len(leaves)+len(others) > maxErased:
+		return fmt.Errorf("%d records are to be erased, the rule is 1 to %d at once", len(leaves)+len(others), maxErased)
 	}
 	return nil
 }
@@ -131,8 +142,22 @@ func checkErasure(leaves []uint64, ground string) error {
 //
 // Copies of the erasure keys of before open what was erased until they are replaced.
 func (l *Log) Erase(ctx context.Context, leaves []uint64, ground string) (Erasure, error) {
+	return l.erase(ctx, leaves, nil, ground)
+}
+
+// otherForm is that of what else was erased.
+var otherForm = regexp.MustCompile(`^(instance|request|topic) [0-9A-Za-z._~%/-]{1,200}$`)
+
+// NoteErasure makes and keeps the signed note of what another store of the body has
+// erased, each "instance ID", "request ID" or "topic ID": after it is gone there, and
+// before that is acknowledged.
+func (l *Log) NoteErasure(ctx context.Context, others []string, ground string) (Erasure, error) {
+	return l.erase(ctx, nil, others, ground)
+}
+
+func (l *Log) erase(ctx context.Context, leaves []uint64, others []string, ground string) (Erasure, error) {
 	leaves = slices.Compact(slices.Sorted(slices.Values(leaves)))
-	if err := checkErasure(leaves, ground); err != nil {
+	if err := checkErasure(leaves, others, ground); err != nil {
 		return Erasure{}, err
 	}
 	l.keep.Lock() // a backup under way ends first
@@ -145,7 +170,7 @@ func (l *Log) Erase(ctx context.Context, leaves []uint64, ground string) (Erasur
 		return Erasure{}, err
 	}
 	// 2. What there is of the records.
-	e := erasing{Erasure: Erasure{Time: l.cfg.Clock().UTC().Truncate(time.Second), Ground: ground, Leaves: leaves}}
+	e := erasing{Erasure: Erasure{Time: l.cfg.Clock().UTC().Truncate(time.Second), Ground: ground, Leaves: leaves, Others: others}}
 	_, size, root := l.Checkpoint()
 	e.Size, e.Root = size, root[:]
 	for _, leaf := range leaves {
