@@ -93,7 +93,7 @@ func openOutbox(dir string, clock civibus.Clock, open wal.OpenFunc, published fu
 	}
 	o := &outbox{
 		stream: s, epoch: epoch, clock: clock, published: published, offers: make(chan *offer), done: make(chan struct{}),
-		recent: map[Key]seen{}, subscribers: map[string]*Subscriber{}, file: filepath.Join(dir, "subscribers.json"),
+		recent: map[Key]seen{}, subscribers: map[string]*Subscriber{}, file: filepath.Join(dir, subscribersFile),
 	}
 	o.loadSubscribers()
 	// What was published last is remembered across restarts.
@@ -124,7 +124,7 @@ func openOutbox(dir string, clock civibus.Clock, open wal.OpenFunc, published fu
 // topic, and makes it first if the outbox is new. Whoever has a cursor into an outbox that
 // was lost must not mistake another event for the next.
 func readEpoch(dir string) (uint64, error) {
-	name := filepath.Join(dir, "epoch")
+	name := filepath.Join(dir, epochFile)
 	text, err := os.ReadFile(name)
 	if err == nil {
 		return strconv.ParseUint(strings.TrimSpace(string(text)), 10, 63)
@@ -138,6 +138,11 @@ func readEpoch(dir string) (uint64, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, err
 	}
+	return newEpoch(name) // the log's folder is synced when its first segment begins
+}
+
+// newEpoch writes a file with an epoch that no topic had before.
+func newEpoch(name string) (uint64, error) {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	epoch := binary.BigEndian.Uint64(b[:]) >> 1
@@ -149,7 +154,7 @@ func readEpoch(dir string) (uint64, error) {
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return 0, err
 	}
-	return epoch, os.Rename(name+".tmp", name) // the log's folder is synced when its first segment begins
+	return epoch, os.Rename(name+".tmp", name)
 }
 
 func (o *outbox) remember(e *Event, seq uint64) {
@@ -413,6 +418,12 @@ func (b *outboxes) get(topic string, make bool) (*outbox, error) {
 func folder(topic string) string {
 	r := strings.NewReplacer("/", "|", "%", "%25", "|", "%7C", "*", "%2A", ":", "%3A")
 	return r.Replace(topic)
+}
+
+// topicIn is the topic that has a folder.
+func topicIn(folder string) string {
+	r := strings.NewReplacer("|", "/", "%25", "%", "%7C", "|", "%2A", "*", "%3A", ":")
+	return r.Replace(folder)
 }
 
 func (b *outboxes) each(fn func(topic string, o *outbox)) {

@@ -152,6 +152,8 @@ type Room struct {
 	stop context.CancelFunc
 	work sync.WaitGroup
 
+	keep sync.Mutex // held by whoever removes events, or needs that none is removed
+
 	mu        sync.Mutex
 	subs      map[string]*subscription
 	receivers map[civibus.MemberID]*receiver
@@ -163,15 +165,15 @@ func Open(c Config) (*Room, error) {
 	if err := c.prepare(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(c.Dir, "inbox"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(c.Dir, inboxDir), 0o700); err != nil {
 		return nil, fmt.Errorf("open the messages: %w", err)
 	}
-	db, err := ldb.Open(filepath.Join(c.Dir, "index"), opt.Options{})
+	db, err := ldb.Open(filepath.Join(c.Dir, indexDir), opt.Options{})
 	if err != nil {
 		return nil, fmt.Errorf("open the messages: %w", err)
 	}
 	r := &Room{
-		cfg: c, db: db, boxes: &outboxes{dir: filepath.Join(c.Dir, "outbox"), clock: c.Clock, open: c.openFile, all: map[string]*outbox{}},
+		cfg: c, db: db, boxes: &outboxes{dir: filepath.Join(c.Dir, outboxDir), clock: c.Clock, open: c.openFile, all: map[string]*outbox{}},
 		subs: map[string]*subscription{}, receivers: map[civibus.MemberID]*receiver{},
 	}
 	r.news.changed = make(chan struct{})
@@ -199,7 +201,19 @@ func (r *Room) load() error {
 		}
 		r.begin(s)
 	}
-	return it.Error()
+	if err := it.Error(); err != nil {
+		return err
+	}
+	// What a crash left of subscriptions that have ended.
+	return eachFolder(filepath.Join(r.cfg.Dir, inboxDir), func(id string) error {
+		r.mu.Lock()
+		_, ok := r.subs[id]
+		r.mu.Unlock()
+		if !ok {
+			r.removeInbox(id)
+		}
+		return nil
+	})
 }
 
 // begin has a subscription received and pushed.
@@ -259,6 +273,8 @@ func (r *Room) keepTidy() {
 }
 
 func (r *Room) tidy() {
+	r.keep.Lock()
+	defer r.keep.Unlock()
 	before := r.cfg.Clock().Add(-r.cfg.Retention)
 	report := func(what string, err error) {
 		if err != nil {
@@ -342,7 +358,7 @@ func (r *Room) Answer(ctx context.Context, service civibus.ServiceID, path, quer
 		return batchResponse(&Batch{First: newest + 1, Oldest: newest + 1, Newest: newest, Epoch: o.epoch}), nil
 	}
 	if v := q.Get("epoch"); v != "" && v != strconv.FormatUint(o.epoch, 10) {
-		return nil, fault(civibus.FaultBadCursor, "the provider had to begin the topic anew, and its numbers are others than the cursor's: end the subscription, and subscribe again from the first event")
+		return nil, fault(civibus.FaultBadCursor, "the provider had to begin the topic anew, or was restored from a backup, and its numbers are others than the cursor's: end the subscription, and subscribe again from the first event")
 	}
 	// 2. From where on?
 	oldest, newest := o.stream.bounds()

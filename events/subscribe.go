@@ -3,7 +3,6 @@ package events
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -116,9 +115,7 @@ func (r *Room) Unsubscribe(s *subscription) error {
 	if err := s.stream.close(); err != nil {
 		r.cfg.Logger.Warn("inbox not closed", "subscription", s.info.ID, "error", err)
 	}
-	if err := os.RemoveAll(filepath.Join(r.cfg.Dir, "inbox", s.info.ID)); err != nil {
-		return fmt.Errorf("remove the inbox: %w", err)
-	}
+	r.work.Go(func() { r.removeInbox(s.info.ID) })
 	r.work.Go(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, 30*time.Second)
 		defer cancel()
@@ -128,4 +125,14 @@ func (r *Room) Unsubscribe(s *subscription) error {
 		}
 	})
 	return nil
+}
+
+// removeInbox removes what is kept for a subscription that has ended. A backup that is
+// under way has it to its end.
+func (r *Room) removeInbox(id string) {
+	r.keep.Lock()
+	defer r.keep.Unlock()
+	if err := os.RemoveAll(filepath.Join(r.cfg.Dir, inboxDir, id)); err != nil {
+		r.cfg.Logger.Error("inbox not removed", "subscription", id, "error", err)
+	}
 }

@@ -151,7 +151,7 @@ func (r *Room) openSubscription(v saved) (*subscription, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := openStream(filepath.Join(r.cfg.Dir, "inbox", v.ID), r.cfg.openFile)
+	st, err := openStream(filepath.Join(r.cfg.Dir, inboxDir, v.ID), r.cfg.openFile)
 	if err != nil {
 		return nil, err
 	}

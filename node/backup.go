@@ -243,6 +243,9 @@ func (c Config) backupKeys(put dump.Put, root, place string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if err := c.backupUsageKey(put, root); err != nil {
+		return err
+	}
 	if c.Evidence.ArchiveKey != "" && exists(c.Evidence.ArchiveKey) {
 		return dump.File(put, root+"/"+archiveKeyFile, c.Evidence.ArchiveKey, -1)
 	}
@@ -351,7 +354,7 @@ func RestoreBackup(ctx context.Context, r, keys io.Reader, dir string) (out Rest
 		}
 		out.Logs = append(out.Logs, *report)
 	}
-	if err := restoreDatabases(temp); err != nil {
+	if err := cfg.restoreDatabases(temp); err != nil {
 		return out, err
 	}
 	// 5. Journals of nonces, of the hosted bodies too, that know that they know nothing,
@@ -422,15 +425,29 @@ func replaceConfig(c Config, temp, dir string, m backup.Manifest) (notes []strin
 		if place := backupData + "/" + archiveKeyFile; exists(filepath.Join(temp, filepath.FromSlash(place))) {
 			usual(&c.Evidence.ArchiveKey, place)
 		}
+		usual(&c.Usage.Key, backupData+"/"+usageKeyName)
 	} else {
 		notes = append(notes, "private keys are not in the backup: put the body's key folder at "+filepath.Join(dir, backupKeys)+" or set keys.dir")
 		if c.Keys.Dir != "" && !filepath.IsAbs(c.Keys.Dir) {
 			usual(&c.Keys.Dir, backupKeys)
 		}
+		if exists(filepath.Join(temp, backupData, usageDir)) {
+			key := filepath.Join(dir, backupData, usageKeyName)
+			if filepath.IsAbs(c.Usage.Key) {
+				key = c.Usage.Key
+			}
+			notes = append(notes, usageKeyNote(key))
+		}
+	}
+	if c.Usage.Key != "" && !filepath.IsAbs(c.Usage.Key) {
+		usual(&c.Usage.Key, backupData+"/"+usageKeyName)
 	}
 	for i := range c.Hosted {
 		root := hostedRoot(Config{Member: c.Hosted[i].Member})
 		usual(&c.Hosted[i].DataDir, root)
+		if !m.Keys && exists(filepath.Join(temp, filepath.FromSlash(root), usageDir)) {
+			notes = append(notes, usageKeyNote(filepath.Join(dir, filepath.FromSlash(root), usageKeyName)))
+		}
 		if m.Keys {
 			usual(&c.Hosted[i].Keys.Dir, root+"/keys")
 			if place := root + "/" + archiveKeyFile; exists(filepath.Join(temp, filepath.FromSlash(place))) {

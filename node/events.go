@@ -48,7 +48,7 @@ func (u *upstreams) Call(ctx context.Context, id civibus.ServiceID, method, rawP
 // openEvents opens the body's messages.
 func (n *Node) openEvents(r *rooms) (*events.Room, error) {
 	return events.Open(events.Config{
-		Dir: filepath.Join(n.cfg.DataDir, "events"), Member: n.member,
+		Dir: filepath.Join(n.cfg.DataDir, eventsDir), Member: n.member,
 		View: func() events.View { return n.view() },
 		Ask: func(ctx context.Context, q events.Question) (*events.Answer, time.Duration, error) {
 			a, after, err := r.gateway.Do(ctx, gateway.Own{

@@ -72,6 +72,9 @@ func (c Config) ExportHosted(ctx context.Context, configFile, member string, key
 	if err := own.ownErasureKeys(backupData, func(name, file string) error { return dump.File(w.Put, name, file, -1) }); err != nil {
 		return out, err
 	}
+	if err := own.backupUsage(ctx, w.Put, backupData, nil); err != nil {
+		return out, err
+	}
 	if err := own.putReplay(w.Put); err != nil {
 		return out, err
 	}
@@ -327,7 +330,10 @@ func (c Config) ImportHosted(ctx context.Context, member string, r io.Reader, ba
 	if err != nil {
 		return out, err
 	}
-	// 3. The logs, against themselves and against the registry.
+	// 3. The logs, against themselves and against the registry; periods and cases.
+	if err := restoreUsage(temp, backupData); err != nil {
+		return out, err
+	}
 	if err := c.checkHandedOver(ctx, temp, table, &out); err != nil {
 		return out, err
 	}
@@ -512,7 +518,11 @@ func (c Config) settle(temp string, out *TakenOver) (err error) {
 			}
 		}
 	}
-	// 3. The logs.
+	// 3. Periods and cases, and the key by which persons are found.
+	if err := c.settleUsage(at, place, out); err != nil {
+		return err
+	}
+	// 4. The logs.
 	if err := syncTree(at(backupData + "/evidence")); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -33,7 +32,7 @@ func (c Config) usageKeyFile() string {
 	if c.Usage.Key != "" {
 		return c.Usage.Key
 	}
-	return filepath.Join(c.DataDir, "usage.key")
+	return filepath.Join(c.DataDir, usageKeyName)
 }
 
 // parseSubject reads a service's rule of whom its requests concern.
@@ -75,7 +74,7 @@ func (n *Node) openUsage(r *rooms, closers *closers) (err error) {
 		return err
 	}
 	r.usage, err = usage.Open(usage.Config{
-		Dir: filepath.Join(n.cfg.DataDir, "usage", strconv.Itoa(n.cfg.Evidence.Log)), Keeper: r.keeper,
+		Dir: n.cfg.usageFolder(), Keeper: r.keeper,
 		Retention: time.Duration(n.cfg.Evidence.RecordRetention), Clock: n.clock, Logger: n.log.With("room", "usage"),
 	})
 	if err != nil {

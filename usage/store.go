@@ -48,6 +48,7 @@ type Config struct {
 //
 //	p period(8)                  an anchored period (JSON)
 //	o number(8)                  an objection (JSON)
+//	k                            what tells the key of the records from another
 const (
 	classSize = 1 + 32
 	lineSize  = classSize + 8 + 32
@@ -61,6 +62,7 @@ type Store struct {
 	kept    *ldb.DB    // periods and cases, which are not
 	mu      sync.Mutex // of periods, objections and deletion
 	expired time.Time
+	marked  bool // the key of the records is noted
 }
 
 // Open opens or makes the index.
@@ -71,7 +73,7 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	index, kept := filepath.Join(cfg.Dir, "index"), filepath.Join(cfg.Dir, "kept")
+	index, kept := filepath.Join(cfg.Dir, "index"), filepath.Join(cfg.Dir, KeptDir)
 	db, err := openDB(index, 16<<20)
 	if err != nil {
 		if ldb.Damaged(err) != nil {
@@ -83,6 +85,9 @@ func Open(cfg Config) (*Store, error) {
 	if s.kept, err = openDB(kept, 1<<20); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open periods and cases in %s: %w; restore the folder from a backup", kept, err)
+	}
+	if err := s.checkKey(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -167,7 +172,7 @@ func (s *Store) CatchUp(ctx context.Context, log Log) error {
 				return fmt.Errorf("usage index: %w", err)
 			}
 			if len(e.Beside) > 0 {
-				if err := add(b, e.Index, e.Beside); err != nil {
+				if err := errors.Join(add(b, e.Index, e.Beside), s.markKey()); err != nil {
 					return fmt.Errorf("usage index: leaf %d: %w", e.Index, err)
 				}
 			}

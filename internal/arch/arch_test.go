@@ -29,7 +29,7 @@ var rules = []arch.Rule{
 	{Room: "rule", Allow: []string{".", "internal/celguard"}},
 	{Room: "rule/examples"},
 	{Room: "once", Allow: []string{".", "registry", "internal/ldb"}},
-	{Room: "events", Allow: []string{".", "evidence/wal", "internal/ldb", "policy", "registry"}},
+	{Room: "events", Allow: []string{".", "evidence/wal", "internal/backup/dump", "internal/ldb", "policy", "registry"}},
 	{Room: "process/definition", Allow: []string{".", "internal/celguard"}},
 	{Room: "process", Allow: []string{".", "registry", "registry/registrypb", "process/definition", "rule", "internal/ldb"}},
 	{Room: "process/draw", Allow: []string{"process/definition"}},

@@ -21,11 +21,13 @@ import (
 
 // backUp makes an archive of a running body, as civibus backup does before it
 // encrypts.
-func backUp(t *testing.T, b *testnet.Body) []byte {
+func backUp(t *testing.T, b *testnet.Body) []byte { return backUpWith(t, b, true) }
+
+func backUpWith(t *testing.T, b *testnet.Body, keys bool) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := backup.NewWriter(&out, time.Now())
-	m := b.Config.Manifest(time.Now(), true)
+	m := b.Config.Manifest(time.Now(), keys)
 	stores, err := b.Admin().Backup(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +37,7 @@ func backUp(t *testing.T, b *testnet.Body) []byte {
 		t.Fatal(err)
 	}
 	m.Ledger, m.Logs, m.ChainID = sent.Ledger, sent.Logs, sent.ChainID
-	if err := errors.Join(b.Config.BackupFiles(w.Put, b.ConfigFile, true), w.Close(&m)); err != nil {
+	if err := errors.Join(b.Config.BackupFiles(w.Put, b.ConfigFile, keys), w.Close(&m)); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()

@@ -254,8 +254,19 @@ func TestHostedOfficeMoves(t *testing.T) {
 		return receipts
 	}
 	asked1, served1 := must(asOffice(hostA.ConsumerURL())), must(toOffice())
+	// One of them concerns a person.
+	register(t, n, hostA.Grant(civibus.AccessRight{Service: o.service("desk", "forms"), Client: town.Client("portal"), Purpose: "permit", LegalBasis: "https://law.example/act/7 (fictitious)", Disclosure: civibus.Shown, Sentence: "The town asked for your form."}))
+	concerned := concerns(t, town, o.service("desk", "forms"), "/1", "FIC-0001", "")
+	findsHer := func(at *admin.Client) {
+		t.Helper()
+		wait(t, "the usage record is found", func() bool {
+			out, err := at.Usage(t.Context(), admin.UsageQuery{Subject: "FIC-0001"})
+			return err == nil && len(out.Records) == 1 && out.Records[0].Exchange == concerned
+		})
+	}
 	atA := hostA.Admin().For(id.String())
 	receipts := prove(atA, asked1, served1)
+	findsHer(atA)
 	// What the host itself has recorded is not the office's, and the other way round.
 	if _, err := hostA.Admin().Exchange(t.Context(), asked1); err == nil {
 		t.Error("the host's own log has an exchange of its hosted office")
@@ -350,6 +361,15 @@ func TestHostedOfficeMoves(t *testing.T) {
 	if err := takeOver(t, hostB.Config, id.String(), file); err != nil {
 		t.Fatal(err)
 	}
+	// The key by which persons are found is a private one too, and another is none.
+	awaitServed(t, hostB, false, "the usage key is not the one")
+	key, err := os.ReadFile(filepath.Join(folderA, "usage.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folderB, "usage.key"), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	before := awaitServed(t, hostB, true, "")
 	if before.Size < 5 || before.AnchoredSize != before.Size {
 		t.Errorf("the log came with %+v", before)
@@ -370,12 +390,13 @@ func TestHostedOfficeMoves(t *testing.T) {
 	receipts = append(receipts, prove(atB, asked1, served1)...) // of before the move
 	receipts = append(receipts, prove(atB, asked2, served2)...)
 	receiptAt(t, atB, town, asked3)
+	findsHer(atB)
 
 	// 8. It moves to a node of its own.
 	own := ownNode(t, o, hostB)
 	register(t, n, o.by(hostA, o.setHost("")))
 	awaitServed(t, hostB, false, "nobody hosts")
-	if err := takeOver(t, own.cfg, id.String(), export(t, hostB.Config, hostB.ConfigFile, id.String())); err != nil {
+	if err := takeOver(t, own.cfg, id.String(), exportWith(t, hostB.Config, hostB.ConfigFile, id.String(), true)); err != nil {
 		t.Fatal(err)
 	}
 	own.start()
@@ -384,6 +405,7 @@ func TestHostedOfficeMoves(t *testing.T) {
 	_, err = asOffice(hostB.ConsumerURL())
 	refused(t, err, "MaintenanceMode")
 	at := admin.NewClient(own.cfg.Admin.Socket)
+	findsHer(at)
 	receipts = append(receipts, prove(at, asked5, served5)...)
 	receipts = append(receipts, prove(at, asked4, served4)...)
 	receipts = append(receipts, prove(at, asked1, served1)...)
@@ -482,16 +504,24 @@ func fetchAs(t *testing.T, url string, from civibus.ClientID) string {
 // as civibus hosted export does.
 func export(t *testing.T, c node.Config, configFile, member string) []byte {
 	t.Helper()
+	return exportWith(t, c, configFile, member, false)
+}
+
+func exportWith(t *testing.T, c node.Config, configFile, member string, keys bool) []byte {
+	t.Helper()
 	var file bytes.Buffer
 	sealed, err := backup.Encrypt(&file, []age.Recipient{handOverKey.Recipient()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := c.ExportHosted(t.Context(), configFile, member, false, sealed)
+	out, err := c.ExportHosted(t.Context(), configFile, member, keys, sealed)
 	if err := errors.Join(err, sealed.Close()); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range out.Manifest.Files {
+		if keys {
+			break
+		}
 		if strings.HasPrefix(f.Path, "keys/") || strings.HasSuffix(f.Path, ".key") {
 			t.Errorf("%s is in a file that is to have no private key", f.Path)
 		}

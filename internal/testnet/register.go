@@ -73,7 +73,10 @@ func (b *Body) Publish(s civibus.Service) Change {
 
 // Grant is the change that grants a right.
 func (b *Body) Grant(r civibus.AccessRight) Change {
-	g := &registrypb.GrantRight{Service: r.Service.String(), Purpose: r.Purpose, LegalBasis: r.LegalBasis}
+	g := &registrypb.GrantRight{Service: r.Service.String(), Purpose: r.Purpose, LegalBasis: r.LegalBasis, Disclosure: registrypb.Disclosure(r.Disclosure), Sentence: r.Sentence}
+	if !r.DisclosedFrom.IsZero() {
+		g.DisclosedFrom = r.DisclosedFrom.Unix()
+	}
 	if r.Group != "" {
 		g.Subject = &registrypb.GrantRight_Group{Group: r.Group}
 	} else {

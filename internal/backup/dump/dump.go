@@ -49,6 +49,11 @@ func File(put Put, name, file string, size int64) error {
 	return put(name, size, f)
 }
 
+// Bytes adds a file that is in memory.
+func Bytes(put Put, name string, content []byte) error {
+	return put(name, int64(len(content)), bytes.NewReader(content))
+}
+
 // Iterator is what a database's snapshot gives.
 type Iterator interface {
 	Next() bool
