@@ -46,7 +46,7 @@ func concerns(t *testing.T, consumer *testnet.Body, service civibus.ServiceID, p
 func restart(t *testing.T, b *testnet.Body, archive []byte) (node.Restored, string) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "restored")
-	out, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), dir)
+	out, err := node.RestoreBackup(t.Context(), bytes.NewReader(archive), erasureKeys(t, b.Config), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
