@@ -152,9 +152,12 @@ func checkRecord(r *evidencepb.Record) error {
 	return nil
 }
 
-// recordVersion is 2 of a record with a second signature or a chain, so that who
-// knows version 1 refuses it, and 1 of any other.
+// recordVersion is 3 of a correction, 2 of a record with a second signature or a chain,
+// so that who knows version 1 refuses it, and 1 of any other.
 func recordVersion(r *evidencepb.Record) uint32 {
+	if r.GetCorrection() != nil {
+		return 3
+	}
 	for _, s := range [...]*evidencepb.Seal{r.GetRequest(), r.GetResponse()} {
 		if s.GetSecond() != nil || len(s.GetChain()) > 0 {
 			return 2

@@ -17,7 +17,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/syndtr/goleveldb/leveldb"
-	"github.com/syndtr/goleveldb/leveldb/util"
 	"golang.org/x/mod/sumdb/note"
 	"google.golang.org/protobuf/proto"
 
@@ -329,12 +328,7 @@ func (x *index) compact(keys [][]byte) error {
 	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
-	for _, k := range keys {
-		if err := x.db.CompactRange(util.Range{Start: k, Limit: append(slices.Clone(k), 0)}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return x.db.Purge(keys)
 }
 
 // Erasures returns at most limit erasures from a number on, in their order.

@@ -34,6 +34,10 @@ type Usage struct {
 	LegalBasis    string `json:"legalBasis"`
 	CaseReference string `json:"caseReference,omitempty"`
 	Exchange      string `json:"exchange"`
+
+	Supersedes   string `json:"supersedes,omitempty"`   // the record that this one corrects,
+	Reason       string `json:"reason,omitempty"`       // and why
+	SupersededBy string `json:"supersededBy,omitempty"` // the record that corrects this one
 }
 
 // Show makes what a person is shown of a record. name tells the name of a member.
@@ -42,7 +46,13 @@ func Show(f Found, name func(civibus.MemberID) string) Usage {
 	u := Usage{
 		LogTime: f.Time().Format("2006-01-02T15:04:05.000Z"), Action: r.Sentence, ReceiverCode: r.Client,
 		ID: strconv.FormatUint(f.Leaf, 10), Service: r.Service, Purpose: r.Purpose, LegalBasis: r.LegalBasis,
-		CaseReference: r.CaseReference, Exchange: r.ExchangeId,
+		CaseReference: r.CaseReference, Exchange: r.ExchangeId, Reason: r.Reason,
+	}
+	if r.Supersedes > 0 {
+		u.Supersedes = strconv.FormatUint(r.Supersedes-1, 10)
+	}
+	if f.Newer > 0 {
+		u.SupersededBy = strconv.FormatUint(f.Newer-1, 10)
 	}
 	if c, err := civibus.ParseClientID(r.Client); err == nil {
 		u.ReceiverCode, u.ReceiverSystem = c.MemberID.String(), c.Subsystem

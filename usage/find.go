@@ -30,6 +30,7 @@ type Found struct {
 	Record *usagepb.Record
 	Salt   [32]byte
 	Raw    []byte // the record's bytes, to which with the salt the commitment is
+	Newer  uint64 // one more than the leaf of the record that corrects it; 0: none does. Find fills it in
 }
 
 // Time is when the request came.
@@ -98,6 +99,9 @@ func (s *Store) Find(q Query) (Page, error) {
 			break
 		}
 		f, err := found(it.Key(), it.Value())
+		if err == nil {
+			f.Newer, err = s.number(key('s', f.Leaf))
+		}
 		if err != nil {
 			return Page{}, err
 		}
@@ -133,27 +137,37 @@ func found(k, v []byte) (Found, error) {
 
 // Get returns one of a person's records by its leaf.
 func (s *Store) Get(subject string, leaf uint64, all bool) (Found, error) {
+	f, ok, err := s.byLeaf(leaf)
+	switch tag := s.cfg.Keeper.Tag(subject); {
+	case err != nil:
+		return Found{}, err
+	case !ok || Tag(f.Record.Subject) != tag: // somebody else's, of which nothing is told
+		return Found{}, ErrNotFound
+	case !all && !shown(f.Record, s.cfg.Clock()):
+		return Found{}, ErrNotFound
+	}
+	return f, nil
+}
+
+// byLeaf returns a record by its leaf; ok is false if there is none, or none any more.
+func (s *Store) byLeaf(leaf uint64) (f Found, ok bool, err error) {
 	line, err := s.db.Get(key('l', leaf), nil)
 	if errors.Is(err, leveldb.ErrNotFound) || err == nil && len(line) != lineSize {
-		return Found{}, ErrNotFound
+		return Found{}, false, nil
 	}
 	if err != nil {
-		return Found{}, fmt.Errorf("usage index: %w", err)
+		return Found{}, false, fmt.Errorf("usage index: %w", err)
 	}
-	tag := s.cfg.Keeper.Tag(subject)
-	if Tag(line[classSize+8:]) != tag {
-		return Found{}, ErrNotFound // somebody else's, of which nothing is told
-	}
-	k := personKey(tag, int64(binary.BigEndian.Uint64(line[classSize:])), leaf)
+	k := personKey(Tag(line[classSize+8:]), int64(binary.BigEndian.Uint64(line[classSize:])), leaf)
 	v, err := s.db.Get(k, nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return Found{}, false, nil // it went between the two looks
+	}
 	if err != nil {
-		return Found{}, fmt.Errorf("usage index: %w", err)
+		return Found{}, false, fmt.Errorf("usage index: %w", err)
 	}
-	f, err := found(k, v)
-	if err == nil && !all && !shown(f.Record, s.cfg.Clock()) {
-		return Found{}, ErrNotFound
-	}
-	return f, err
+	f, err = found(k, v)
+	return f, err == nil, err
 }
 
 // First returns when the oldest record was made that is kept; zero if there is none.

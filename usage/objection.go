@@ -2,13 +2,17 @@ package usage
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/util"
+
+	"github.com/civibus/civibus/internal/shred"
 )
 
 const (
@@ -68,9 +72,9 @@ func (s *Store) Answer(number uint64, answer string) (Objection, error) {
 	if err != nil {
 		return Objection{}, fmt.Errorf("case %d: there is none", number)
 	}
-	var o Objection
-	if err := json.Unmarshal(b, &o); err != nil {
-		return o, fmt.Errorf("usage index: case %d: %w", number, err)
+	o, err := s.openCase(b)
+	if err != nil {
+		return o, fmt.Errorf("case %d: %w", number, err)
 	}
 	if !o.Closed.IsZero() {
 		return o, fmt.Errorf("case %d was closed at %s, which is final", number, o.Closed.Format(time.RFC3339))
@@ -79,12 +83,47 @@ func (s *Store) Answer(number uint64, answer string) (Objection, error) {
 	return o, s.putObjection(o)
 }
 
+// A case is sealed; one of before cases were sealed is a JSON object.
+const (
+	sealedCase = 0
+	caseMark   = 4
+)
+
 func (s *Store) putObjection(o Objection) error {
 	b, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	return s.kept.Put(key('o', o.Case), b, &opt.WriteOptions{Sync: true})
+	old, err := s.kept.Get(key('o', o.Case), nil)
+	if err != nil && !errors.Is(err, leveldb.ErrNotFound) {
+		return err
+	}
+	sealed := s.keys.Seal(append(make([]byte, 0, 1+shred.Overhead+len(b)), sealedCase)[:1+shred.HeadSize], b, caseMark)
+	if err := s.kept.Put(key('o', o.Case), sealed, &opt.WriteOptions{Sync: true}); err != nil {
+		return err
+	}
+	if len(old) == 0 || old[0] != sealedCase {
+		return nil
+	}
+	// The text of before is in backups under another key.
+	n, err := shred.Number(old[1:])
+	if err != nil {
+		return err
+	}
+	return s.keys.Destroy(n)
+}
+
+// openCase reads a case as it is kept.
+func (s *Store) openCase(v []byte) (o Objection, err error) {
+	if len(v) > 0 && v[0] == sealedCase {
+		if v, err = s.keys.Open(v[1:], caseMark); err != nil {
+			return o, fmt.Errorf("usage index: a case: %w", err)
+		}
+	}
+	if err := json.Unmarshal(v, &o); err != nil {
+		return o, fmt.Errorf("usage index: a case: %w", err)
+	}
+	return o, nil
 }
 
 // Objections returns the cases, the newest first.
@@ -99,14 +138,25 @@ func (s *Store) Objections(limit int) (out []Objection, err error) {
 
 // eachObjection goes through the cases, the newest first.
 func (s *Store) eachObjection(fn func(Objection)) error {
+	return s.eachCase(func(_, _ []byte, o Objection) error { fn(o); return nil })
+}
+
+// eachCase goes through the cases as they are kept, the newest first. One that was erased
+// after the copy was made that is read is left out.
+func (s *Store) eachCase(fn func(k, v []byte, o Objection) error) error {
 	it := s.kept.NewIterator(util.BytesPrefix([]byte{'o'}), nil)
 	defer it.Release()
 	for ok := it.Last(); ok; ok = it.Prev() {
-		var o Objection
-		if err := json.Unmarshal(it.Value(), &o); err != nil {
-			return fmt.Errorf("usage index: a case: %w", err)
+		o, err := s.openCase(it.Value())
+		if errors.Is(err, shred.ErrDestroyed) {
+			continue
 		}
-		fn(o)
+		if err == nil {
+			err = fn(it.Key(), it.Value(), o)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return it.Error()
 }

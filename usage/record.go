@@ -130,13 +130,7 @@ func (k *Keeper) Make(u *Use) (beside []byte, c Commitment, err error) {
 	if !u.Right.DisclosedFrom.IsZero() {
 		r.DisclosedFrom = u.Right.DisclosedFrom.Unix()
 	}
-	var salt [saltSize]byte
-	rand.Read(salt[:])
-	beside, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(append(make([]byte, 0, 512), salt[:]...), &r)
-	if err != nil {
-		return nil, c, fmt.Errorf("usage record: %w", err)
-	}
-	return beside, Commit(salt, beside[saltSize:]), nil
+	return seal(&r)
 }
 
 // clip makes a case reference, which another body chose, what a record can hold.

@@ -20,6 +20,8 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/evidence"
 	"github.com/civibus/civibus/internal/ldb"
+	"github.com/civibus/civibus/internal/schema"
+	"github.com/civibus/civibus/internal/shred"
 )
 
 // Log is what the store is derived from; *evidence.Log is one.
@@ -27,6 +29,7 @@ type Log interface {
 	Entries(ctx context.Context, from, to uint64) iter.Seq2[evidence.Entry, error]
 	Checkpoint() (note []byte, size uint64, root [32]byte)
 	Changed() <-chan struct{}
+	Erasures(from uint64, limit int) ([]evidence.Erasure, error)
 }
 
 // Config is what a Store is made of.
@@ -43,11 +46,14 @@ type Config struct {
 //	c                            the next leaf of the evidence log to be looked at
 //	u tag(32) ^time(8) leaf(8)   salt and record: newest first for each person
 //	l leaf(8)                    class(1) commitment(32) time(8) tag(32); after deletion class and commitment
+//	s leaf(8)                    one more than the leaf of the record that corrects it
 //
 // And of what is kept beside it:
 //
 //	p period(8)                  an anchored period (JSON)
-//	o number(8)                  an objection (JSON)
+//	o number(8)                  an objection (JSON), sealed
+//	x leaf(8)                    class and commitment of a record that was erased
+//	n                            the number of the evidence log's last erasure that was done here too
 //	k                            what tells the key of the records from another
 const (
 	classSize = 1 + 32
@@ -58,8 +64,9 @@ const (
 // Store is the body's index of its usage records. Its methods may be called concurrently.
 type Store struct {
 	cfg     Config
-	db      *ldb.DB    // the index, which is derived
-	kept    *ldb.DB    // periods and cases, which are not
+	db      *ldb.DB // the index, which is derived
+	kept    *ldb.DB // periods and cases, which are not
+	keys    *shred.Keys
 	mu      sync.Mutex // of periods, objections and deletion
 	expired time.Time
 	marked  bool // the key of the records is noted
@@ -89,7 +96,29 @@ func Open(cfg Config) (*Store, error) {
 	if err := s.checkKey(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	if s.keys, err = openKeys(cfg.Dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("open periods and cases: %w", err), s.Close())
+	}
 	return s, nil
+}
+
+// The layout of the folder: from 2 on what persons write is sealed.
+const (
+	schemaName  = "civibus-usage"
+	schemaKnown = 2
+)
+
+// openKeys opens the keys that what persons write is sealed with, one by one.
+func openKeys(dir string) (*shred.Keys, error) {
+	version, err := schema.Check(dir, schemaName, schemaKnown)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := shred.Open(filepath.Join(dir, "erasure.keys"), version < schemaKnown)
+	if err == nil && version < schemaKnown {
+		err = schema.Mark(dir, schemaName, schemaKnown)
+	}
+	return keys, err
 }
 
 func openDB(dir string, memory int) (*ldb.DB, error) {
@@ -108,8 +137,10 @@ func (s *Store) Close() error { return errors.Join(s.db.Close(), s.kept.Close())
 // Next returns the leaf up to which the index has been built.
 func (s *Store) Next() (uint64, error) { return s.number([]byte{'c'}) }
 
-func (s *Store) number(key []byte) (uint64, error) {
-	b, err := s.db.Get(key, nil)
+func (s *Store) number(key []byte) (uint64, error) { return numberOf(s.db, key) }
+
+func numberOf(db *ldb.DB, key []byte) (uint64, error) {
+	b, err := db.Get(key, nil)
 	switch {
 	case errors.Is(err, leveldb.ErrNotFound):
 		return 0, nil
@@ -177,13 +208,16 @@ func (s *Store) CatchUp(ctx context.Context, log Log) error {
 				}
 			}
 		}
+		if err := s.putErased(b, next, to); err != nil {
+			return err
+		}
 		b.Put([]byte{'c'}, binary.BigEndian.AppendUint64(nil, to))
 		if err := s.db.Write(b, nil); err != nil { // what a crash takes is built again
 			return fmt.Errorf("usage index: %w", err)
 		}
 		next = to
 	}
-	return nil
+	return s.eraseAfter(log)
 }
 
 // add puts one record into a batch.
@@ -198,6 +232,9 @@ func add(b *leveldb.Batch, leaf uint64, beside []byte) error {
 	line = binary.BigEndian.AppendUint64(line, uint64(r.TimeUnixNano))
 	b.Put(key('l', leaf), append(line, tag[:]...))
 	b.Put(personKey(tag, r.TimeUnixNano, leaf), beside)
+	if r.Supersedes > 0 {
+		b.Put(key('s', r.Supersedes-1), binary.BigEndian.AppendUint64(nil, leaf+1))
+	}
 	return nil
 }
 

@@ -28,6 +28,8 @@ type log []evidence.Entry
 
 func (l log) Checkpoint() ([]byte, uint64, [32]byte) { return nil, uint64(len(l)), [32]byte{} }
 func (l log) Changed() <-chan struct{}               { return make(chan struct{}) }
+
+func (l log) Erasures(uint64, int) ([]evidence.Erasure, error) { return nil, nil }
 func (l log) Entries(_ context.Context, from, to uint64) iter.Seq2[evidence.Entry, error] {
 	return func(yield func(evidence.Entry, error) bool) {
 		for _, e := range l[from:to] {

@@ -32,6 +32,8 @@ type made struct {
 
 func (m made) Checkpoint() ([]byte, uint64, [32]byte) { return nil, m.n, [32]byte{} }
 func (m made) Changed() <-chan struct{}               { return nil }
+
+func (m made) Erasures(uint64, int) ([]evidence.Erasure, error) { return nil, nil }
 func (m made) Entries(_ context.Context, from, to uint64) iter.Seq2[evidence.Entry, error] {
 	return func(yield func(evidence.Entry, error) bool) {
 		for i := from; i < to; i++ {

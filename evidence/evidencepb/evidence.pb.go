@@ -377,7 +377,7 @@ func (x *Body) GetArchive() string {
 // the log's leaf is 0x01 || SHA-256(salt || record bytes).
 type Record struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
-	Version          uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1, or 2 if a seal has a second signature or a chain
+	Version          uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1; 2 if a seal has a second signature or a chain; 3 of a correction
 	Side             Side                   `protobuf:"varint,2,opt,name=side,proto3,enum=civibus.evidence.v1.Side" json:"side,omitempty"`
 	ExchangeId       string                 `protobuf:"bytes,3,opt,name=exchange_id,json=exchangeId,proto3" json:"exchange_id,omitempty"`              // X-Road-Request-Id (a UUID), the same on both sides
 	MessageId        string                 `protobuf:"bytes,4,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`                 // X-Road-Id
@@ -396,6 +396,7 @@ type Record struct {
 	FinishedUnixNano int64                  `protobuf:"varint,17,opt,name=finished_unix_nano,json=finishedUnixNano,proto3" json:"finished_unix_nano,omitempty"`
 	PeerKeyId        []byte                 `protobuf:"bytes,18,opt,name=peer_key_id,json=peerKeyId,proto3" json:"peer_key_id,omitempty"` // transport key of the other body
 	Usage            []byte                 `protobuf:"bytes,19,opt,name=usage,proto3" json:"usage,omitempty"`                            // commitment to the usage record that the provider keeps (spec/usage.md); 32 bytes or none
+	Correction       *Correction            `protobuf:"bytes,20,opt,name=correction,proto3" json:"correction,omitempty"`                  // of record version 3: it is of no exchange, but of what the body corrected
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -563,6 +564,58 @@ func (x *Record) GetUsage() []byte {
 	return nil
 }
 
+func (x *Record) GetCorrection() *Correction {
+	if x != nil {
+		return x.Correction
+	}
+	return nil
+}
+
+// Correction says which record's usage record is superseded by that of this one.
+type Correction struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leaf          uint64                 `protobuf:"varint,1,opt,name=leaf,proto3" json:"leaf,omitempty"` // of the same log
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Correction) Reset() {
+	*x = Correction{}
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Correction) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Correction) ProtoMessage() {}
+
+func (x *Correction) ProtoReflect() protoreflect.Message {
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Correction.ProtoReflect.Descriptor instead.
+func (*Correction) Descriptor() ([]byte, []int) {
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Correction) GetLeaf() uint64 {
+	if x != nil {
+		return x.Leaf
+	}
+	return 0
+}
+
 // HalfReceipts is what a body sends another: its records of their exchanges and
 // the proofs that they are leaves of its evidence log, under one checkpoint that
 // the registry has anchored.
@@ -580,7 +633,7 @@ type HalfReceipts struct {
 
 func (x *HalfReceipts) Reset() {
 	*x = HalfReceipts{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +645,7 @@ func (x *HalfReceipts) String() string {
 func (*HalfReceipts) ProtoMessage() {}
 
 func (x *HalfReceipts) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[4]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +658,7 @@ func (x *HalfReceipts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfReceipts.ProtoReflect.Descriptor instead.
 func (*HalfReceipts) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{4}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HalfReceipts) GetCheckpoint() []byte {
@@ -654,7 +707,7 @@ type HalfReceipt struct {
 
 func (x *HalfReceipt) Reset() {
 	*x = HalfReceipt{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +719,7 @@ func (x *HalfReceipt) String() string {
 func (*HalfReceipt) ProtoMessage() {}
 
 func (x *HalfReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[5]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +732,7 @@ func (x *HalfReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfReceipt.ProtoReflect.Descriptor instead.
 func (*HalfReceipt) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{5}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HalfReceipt) GetExchangeId() string {
@@ -735,7 +788,7 @@ type HalfResult struct {
 
 func (x *HalfResult) Reset() {
 	*x = HalfResult{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +800,7 @@ func (x *HalfResult) String() string {
 func (*HalfResult) ProtoMessage() {}
 
 func (x *HalfResult) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[6]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +813,7 @@ func (x *HalfResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfResult.ProtoReflect.Descriptor instead.
 func (*HalfResult) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{6}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HalfResult) GetStatus() HalfStatus {
@@ -787,7 +840,7 @@ type HalfReceiptsAnswer struct {
 
 func (x *HalfReceiptsAnswer) Reset() {
 	*x = HalfReceiptsAnswer{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +852,7 @@ func (x *HalfReceiptsAnswer) String() string {
 func (*HalfReceiptsAnswer) ProtoMessage() {}
 
 func (x *HalfReceiptsAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[7]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +865,7 @@ func (x *HalfReceiptsAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HalfReceiptsAnswer.ProtoReflect.Descriptor instead.
 func (*HalfReceiptsAnswer) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{7}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HalfReceiptsAnswer) GetResults() []*HalfResult {
@@ -833,7 +886,7 @@ type Counterpart struct {
 
 func (x *Counterpart) Reset() {
 	*x = Counterpart{}
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[8]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +898,7 @@ func (x *Counterpart) String() string {
 func (*Counterpart) ProtoMessage() {}
 
 func (x *Counterpart) ProtoReflect() protoreflect.Message {
-	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[8]
+	mi := &file_evidence_evidencepb_evidence_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +911,7 @@ func (x *Counterpart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counterpart.ProtoReflect.Descriptor instead.
 func (*Counterpart) Descriptor() ([]byte, []int) {
-	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{8}
+	return file_evidence_evidencepb_evidence_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Counterpart) GetHalf() *HalfReceipt {
@@ -892,7 +945,7 @@ const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\x04Body\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\fR\x06sha256\x12\x18\n" +
-	"\aarchive\x18\x03 \x01(\tR\aarchive\"\xe7\x05\n" +
+	"\aarchive\x18\x03 \x01(\tR\aarchive\"\xa8\x06\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12-\n" +
 	"\x04side\x18\x02 \x01(\x0e2\x19.civibus.evidence.v1.SideR\x04side\x12\x1f\n" +
@@ -915,7 +968,13 @@ const file_evidence_evidencepb_evidence_proto_rawDesc = "" +
 	"\x11started_unix_nano\x18\x10 \x01(\x03R\x0fstartedUnixNano\x12,\n" +
 	"\x12finished_unix_nano\x18\x11 \x01(\x03R\x10finishedUnixNano\x12\x1e\n" +
 	"\vpeer_key_id\x18\x12 \x01(\fR\tpeerKeyId\x12\x14\n" +
-	"\x05usage\x18\x13 \x01(\fR\x05usage\"\x8c\x01\n" +
+	"\x05usage\x18\x13 \x01(\fR\x05usage\x12?\n" +
+	"\n" +
+	"correction\x18\x14 \x01(\v2\x1f.civibus.evidence.v1.CorrectionR\n" +
+	"correction\" \n" +
+	"\n" +
+	"Correction\x12\x12\n" +
+	"\x04leaf\x18\x01 \x01(\x04R\x04leaf\"\x8c\x01\n" +
 	"\fHalfReceipts\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\x01 \x01(\fR\n" +
@@ -972,7 +1031,7 @@ func file_evidence_evidencepb_evidence_proto_rawDescGZIP() []byte {
 }
 
 var file_evidence_evidencepb_evidence_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_evidence_evidencepb_evidence_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_evidence_evidencepb_evidence_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_evidence_evidencepb_evidence_proto_goTypes = []any{
 	(Side)(0),                  // 0: civibus.evidence.v1.Side
 	(Outcome)(0),               // 1: civibus.evidence.v1.Outcome
@@ -981,11 +1040,12 @@ var file_evidence_evidencepb_evidence_proto_goTypes = []any{
 	(*SecondSignature)(nil),    // 4: civibus.evidence.v1.SecondSignature
 	(*Body)(nil),               // 5: civibus.evidence.v1.Body
 	(*Record)(nil),             // 6: civibus.evidence.v1.Record
-	(*HalfReceipts)(nil),       // 7: civibus.evidence.v1.HalfReceipts
-	(*HalfReceipt)(nil),        // 8: civibus.evidence.v1.HalfReceipt
-	(*HalfResult)(nil),         // 9: civibus.evidence.v1.HalfResult
-	(*HalfReceiptsAnswer)(nil), // 10: civibus.evidence.v1.HalfReceiptsAnswer
-	(*Counterpart)(nil),        // 11: civibus.evidence.v1.Counterpart
+	(*Correction)(nil),         // 7: civibus.evidence.v1.Correction
+	(*HalfReceipts)(nil),       // 8: civibus.evidence.v1.HalfReceipts
+	(*HalfReceipt)(nil),        // 9: civibus.evidence.v1.HalfReceipt
+	(*HalfResult)(nil),         // 10: civibus.evidence.v1.HalfResult
+	(*HalfReceiptsAnswer)(nil), // 11: civibus.evidence.v1.HalfReceiptsAnswer
+	(*Counterpart)(nil),        // 12: civibus.evidence.v1.Counterpart
 }
 var file_evidence_evidencepb_evidence_proto_depIdxs = []int32{
 	4,  // 0: civibus.evidence.v1.Seal.second:type_name -> civibus.evidence.v1.SecondSignature
@@ -995,15 +1055,16 @@ var file_evidence_evidencepb_evidence_proto_depIdxs = []int32{
 	3,  // 4: civibus.evidence.v1.Record.response:type_name -> civibus.evidence.v1.Seal
 	5,  // 5: civibus.evidence.v1.Record.request_body:type_name -> civibus.evidence.v1.Body
 	5,  // 6: civibus.evidence.v1.Record.response_body:type_name -> civibus.evidence.v1.Body
-	8,  // 7: civibus.evidence.v1.HalfReceipts.halves:type_name -> civibus.evidence.v1.HalfReceipt
-	2,  // 8: civibus.evidence.v1.HalfResult.status:type_name -> civibus.evidence.v1.HalfStatus
-	9,  // 9: civibus.evidence.v1.HalfReceiptsAnswer.results:type_name -> civibus.evidence.v1.HalfResult
-	8,  // 10: civibus.evidence.v1.Counterpart.half:type_name -> civibus.evidence.v1.HalfReceipt
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	7,  // 7: civibus.evidence.v1.Record.correction:type_name -> civibus.evidence.v1.Correction
+	9,  // 8: civibus.evidence.v1.HalfReceipts.halves:type_name -> civibus.evidence.v1.HalfReceipt
+	2,  // 9: civibus.evidence.v1.HalfResult.status:type_name -> civibus.evidence.v1.HalfStatus
+	10, // 10: civibus.evidence.v1.HalfReceiptsAnswer.results:type_name -> civibus.evidence.v1.HalfResult
+	9,  // 11: civibus.evidence.v1.Counterpart.half:type_name -> civibus.evidence.v1.HalfReceipt
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_evidence_evidencepb_evidence_proto_init() }
@@ -1017,7 +1078,7 @@ func file_evidence_evidencepb_evidence_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_evidence_evidencepb_evidence_proto_rawDesc), len(file_evidence_evidencepb_evidence_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -23,7 +23,7 @@ var rules = []arch.Rule{
 	{Room: "transport", Allow: []string{".", "internal/h1", "internal/httpd", "internal/h1serve", "internal/tlsprofile"}},                                      // one server for all faces, so that their limits are one code
 	{Room: "evidence", Allow: []string{".", "internal/rawio", "internal/schema", "internal/shred", "internal/pqnote", "internal/ldb", "internal/backup/dump"}}, // one form of mark for every store on disk
 	{Room: "evidence/proof", Allow: []string{".", "policy", "evidence/evidencepb", "registry/registrypb", "registry/smt", "internal/mldsa"}},                   // second signatures
-	{Room: "usage", Allow: []string{".", "evidence", "internal/ldb"}},
+	{Room: "usage", Allow: []string{".", "evidence", "internal/ldb", "internal/schema", "internal/shred"}},
 	{Room: "service", Allow: []string{".", "internal/h1", "internal/rawurl", "internal/tlsprofile"}},
 	{Room: "link", Allow: []string{"."}},
 	{Room: "rule", Allow: []string{".", "internal/celguard"}},

@@ -12,12 +12,18 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	ldberrors "github.com/syndtr/goleveldb/leveldb/errors"
 	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
+	"github.com/syndtr/goleveldb/leveldb/util"
 )
 
 // tableBuffer is how many bytes of a table are written with one call.
@@ -46,8 +52,17 @@ func Open(dir string, options opt.Options) (*DB, error) {
 		}
 		options.Strict &^= opt.StrictJournal
 	}
+	recovers := !options.ReadOnly && hasJournal(dir)
 	for cuts := 0; ; cuts++ {
 		db, err := open(dir, &options)
+		if err == nil && recovers {
+			// goleveldb never removes the tables that it makes of a journal until the
+			// next start, and what was deleted of them must be removable before.
+			if err := db.Close(); err != nil {
+				return nil, err
+			}
+			return open(dir, &options)
+		}
 		damage := Damaged(err)
 		if damage == nil || cuts == 2 || options.ReadOnly { // one journal and one manifest are open at a time
 			return db, err
@@ -66,6 +81,82 @@ func Open(dir string, options opt.Options) (*DB, error) {
 			return nil, errors.Join(err, terr)
 		}
 	}
+}
+
+// hasJournal reports whether a database was closed with something in its journal.
+func hasJournal(dir string) bool {
+	names, err := filepath.Glob(filepath.Join(dir, "*.log"))
+	return err == nil && slices.ContainsFunc(names, func(name string) bool {
+		info, err := os.Stat(name)
+		return err == nil && info.Size() > 0
+	})
+}
+
+// purgeWait is how long Purge waits for files that somebody reads still.
+const purgeWait = 10 * time.Second
+
+// purged is a key that Purge writes, after all others.
+var purged = []byte("\xff\xffpurged")
+
+// Purge removes what was deleted or replaced under keys from the files too. The names of
+// keys may be the bounds of files in the database's own records until the next start.
+func (d *DB) Purge(keys [][]byte) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	// 1. Files without it. The database remembers the last key of what it wrote anew, so
+	// that one comes last that says nothing.
+	if err := d.Put(purged, nil, &opt.WriteOptions{Sync: true}); err != nil {
+		return err
+	}
+	for _, k := range append(slices.Clone(keys), purged) {
+		if err := d.CompactRange(util.Range{Start: k, Limit: append(slices.Clone(k), 0)}); err != nil {
+			return err
+		}
+	}
+	// 2. The others go when nobody reads them any more.
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(purgeWait)
+	for {
+		old, err := d.oldTables()
+		if err != nil || old == "" {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			return fmt.Errorf("%s is still being read: it goes at the next start at the latest", old)
+		}
+	}
+}
+
+// oldTables returns a table that is there and no part of the database any more.
+func (d *DB) oldTables() (string, error) {
+	if d.files == nil {
+		return "", nil
+	}
+	there, err := d.files.List(storage.TypeTable)
+	if err != nil {
+		return "", err
+	}
+	text, err := d.GetProperty("leveldb.sstables")
+	if err != nil {
+		return "", err
+	}
+	now := map[int64]bool{}
+	for line := range strings.Lines(text) {
+		number, _, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if n, err := strconv.ParseInt(number, 10, 64); ok && err == nil {
+			now[n] = true
+		}
+	}
+	for _, fd := range there {
+		if !now[fd.Num] {
+			return fd.String(), nil
+		}
+	}
+	return "", nil
 }
 
 // Damaged returns what is damaged if that is the error, or nil.

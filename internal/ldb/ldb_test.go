@@ -3,6 +3,8 @@ package ldb_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -118,5 +120,58 @@ func TestJournal(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// TestPurge: what was deleted is in no table or journal any more, though it was there at
+// the last start.
+func TestPurge(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *ldb.DB {
+		t.Helper()
+		db, err := ldb.Open(dir, opt.Options{Compression: opt.NoCompression})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	db := open()
+	for i := range 100 {
+		if err := db.Put(fmt.Appendf(nil, "key %02d", i), fmt.Appendf(nil, "value %02d", i), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open()
+	}
+	k := []byte("key 42")
+	if err := errors.Join(db.Delete(k, nil), db.Put([]byte("key 43"), []byte("other"), nil), db.Purge([][]byte{k, []byte("key 43")})); err != nil {
+		t.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*.l[do][bg]"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("%v %v", names, err)
+	}
+	found := false
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, gone := range []string{"value 42", "value 43"} {
+			if bytes.Contains(raw, []byte(gone)) {
+				t.Errorf("%s holds %q", name, gone)
+			}
+		}
+		found = found || bytes.Contains(raw, []byte("value 44"))
+	}
+	if !found {
+		t.Error("what was not deleted is gone")
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

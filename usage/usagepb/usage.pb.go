@@ -41,6 +41,10 @@ type Record struct {
 	CaseReference string                 `protobuf:"bytes,11,opt,name=case_reference,json=caseReference,proto3" json:"case_reference,omitempty"`  // X-Road-Issue
 	TimeUnixNano  int64                  `protobuf:"varint,12,opt,name=time_unix_nano,json=timeUnixNano,proto3" json:"time_unix_nano,omitempty"`  // when the request came
 	Subject       []byte                 `protobuf:"bytes,13,opt,name=subject,proto3" json:"subject,omitempty"`                                   // HMAC-SHA-256 of the person's identifier under the body's key
+	// Of a correction: one more than the leaf of the record that it supersedes, and why, in
+	// words that the person understands.
+	Supersedes    uint64 `protobuf:"varint,14,opt,name=supersedes,proto3" json:"supersedes,omitempty"`
+	Reason        string `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -166,11 +170,25 @@ func (x *Record) GetSubject() []byte {
 	return nil
 }
 
+func (x *Record) GetSupersedes() uint64 {
+	if x != nil {
+		return x.Supersedes
+	}
+	return 0
+}
+
+func (x *Record) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 var File_usage_usagepb_usage_proto protoreflect.FileDescriptor
 
 const file_usage_usagepb_usage_proto_rawDesc = "" +
 	"\n" +
-	"\x19usage/usagepb/usage.proto\x12\x10civibus.usage.v1\"\x95\x03\n" +
+	"\x19usage/usagepb/usage.proto\x12\x10civibus.usage.v1\"\xcd\x03\n" +
 	"\x06Record\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x1f\n" +
 	"\vexchange_id\x18\x02 \x01(\tR\n" +
@@ -189,7 +207,11 @@ const file_usage_usagepb_usage_proto_rawDesc = "" +
 	" \x01(\x03R\rdisclosedFrom\x12%\n" +
 	"\x0ecase_reference\x18\v \x01(\tR\rcaseReference\x12$\n" +
 	"\x0etime_unix_nano\x18\f \x01(\x03R\ftimeUnixNano\x12\x18\n" +
-	"\asubject\x18\r \x01(\fR\asubjectB*Z(github.com/civibus/civibus/usage/usagepbb\x06proto3"
+	"\asubject\x18\r \x01(\fR\asubject\x12\x1e\n" +
+	"\n" +
+	"supersedes\x18\x0e \x01(\x04R\n" +
+	"supersedes\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reasonB*Z(github.com/civibus/civibus/usage/usagepbb\x06proto3"
 
 var (
 	file_usage_usagepb_usage_proto_rawDescOnce sync.Once
