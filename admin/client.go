@@ -103,6 +103,18 @@ func get[T any](ctx context.Context, c *Client, path string) (T, error) {
 	return out, err
 }
 
+func post[T any](ctx context.Context, c *Client, path string, in any) (T, error) {
+	var out T
+	body, err := json.Marshal(in)
+	if err == nil {
+		body, err = c.do(ctx, http.MethodPost, path, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &out)
+	}
+	return out, err
+}
+
 // Status describes the node.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	return get[Status](ctx, c, "/v1/status")

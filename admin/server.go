@@ -60,6 +60,12 @@ type Backend interface {
 	Simulate(ctx context.Context, r *rule.Rule, limit int) (Simulation, error)
 	// Usage finds usage records, periods and objections.
 	Usage(ctx context.Context, q UsageQuery) (UsageAnswer, error)
+	// CorrectUsage makes a usage record that supersedes another one.
+	CorrectUsage(ctx context.Context, q UsageCorrection) error
+	// Erase erases records of the evidence log, with all that is kept of them.
+	Erase(ctx context.Context, q EraseRequest) (Erasure, error)
+	// Erasures returns at most limit erasures from a number on.
+	Erasures(from uint64, limit int) ([]Erasure, error)
 	// CheckLog checks the evidence log against the registry.
 	CheckLog(ctx context.Context) (Check, error)
 	// Config returns the effective configuration as a file.
@@ -125,6 +131,9 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s.handle("GET /v1/exchanges/{exchange}", s.exchange)
 	s.handle("GET /v1/log/check", s.checkLog)
 	s.handle("POST /v1/usage", s.usage)
+	s.handle("POST /v1/usage/corrections", s.correctUsage)
+	s.handle("GET /v1/erasures", s.erasures)
+	s.handle("POST /v1/erasures", s.erase)
 	return s
 }
 

@@ -39,6 +39,10 @@ type UsageRecord struct {
 	Case       string    `json:"case,omitempty"`
 	Exchange   string    `json:"exchange"`
 	Disclosure string    `json:"disclosure"`
+
+	Supersedes   string `json:"supersedes,omitempty"`    // the record that this one corrects,
+	Reason       string `json:"reason,omitempty"`        // and why
+	SupersededBy string `json:"superseded_by,omitempty"` // the record that corrects this one
 }
 
 // UsagePeriod is an anchored period of usage records.

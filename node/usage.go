@@ -214,6 +214,7 @@ func (b backend) Usage(_ context.Context, q admin.UsageQuery) (admin.UsageAnswer
 			out.Records = append(out.Records, admin.UsageRecord{
 				ID: u.ID, Time: f.Time(), Action: u.Action, Receiver: u.ReceiverCode, Name: u.ReceiverName, System: u.ReceiverSystem, Service: u.Service,
 				Purpose: u.Purpose, LegalBasis: u.LegalBasis, Case: u.CaseReference, Exchange: u.Exchange, Disclosure: civibus.Disclosure(f.Record.Disclosure).String(),
+				Supersedes: u.Supersedes, Reason: u.Reason, SupersededBy: u.SupersededBy,
 			})
 		}
 		return out, nil

@@ -88,7 +88,7 @@ starting again does not help.`,
 	})
 	root.AddCommand(
 		newDemo(a), newInit(a), newRun(a), newConfig(a), newNetwork(a), newJoin(a), newGovernance(a), newRegister(a), newGateway(a),
-		newKey(a), newCall(a), newEvents(a), newReceipt(a), newLog(a), newLedger(a), newBackup(a), newRestore(a), newHosted(a), newProcess(a), newRule(a), newOnce(a), newUsage(a), newStatus(a), newVersion(a),
+		newKey(a), newCall(a), newEvents(a), newReceipt(a), newLog(a), newLedger(a), newBackup(a), newRestore(a), newHosted(a), newProcess(a), newRule(a), newOnce(a), newUsage(a), newErasure(a), newStatus(a), newVersion(a),
 	)
 	root.InitDefaultCompletionCmd()
 	wrapArgs(root)

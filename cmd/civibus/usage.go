@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,7 @@ import (
 
 func newUsage(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "usage", Short: "Who was told what about whom: the body's usage records", Args: cobra.NoArgs}
-	c.AddCommand(newUsageFind(a), newUsagePeriods(a), newUsageObjections(a), newUsageAnswer(a))
+	c.AddCommand(newUsageFind(a), newUsagePeriods(a), newUsageObjections(a), newUsageAnswer(a), newUsageCorrect(a))
 	return c
 }
 
@@ -33,9 +34,16 @@ func newUsageFind(a *app) *cobra.Command {
 					Next    string              `json:"next,omitempty"`
 				}{u.Records, u.Next})
 			}
-			t := table{head: []string{"RECORD", "TIME", "RECEIVER", "SYSTEM", "ACTION", "LEGAL BASIS", "CASE", "DISCLOSURE"}}
+			t := table{head: []string{"RECORD", "TIME", "RECEIVER", "SYSTEM", "ACTION", "LEGAL BASIS", "CASE", "DISCLOSURE", "CORRECTION"}}
 			for _, r := range u.Records {
-				t.add(r.ID, r.Time.Format(time.RFC3339), r.Receiver, r.System, r.Action, r.LegalBasis, r.Case, r.Disclosure)
+				var links []string
+				if r.Supersedes != "" {
+					links = append(links, "of "+r.Supersedes+": "+r.Reason)
+				}
+				if r.SupersededBy != "" {
+					links = append(links, "by "+r.SupersededBy)
+				}
+				t.add(r.ID, r.Time.Format(time.RFC3339), r.Receiver, r.System, r.Action, r.LegalBasis, r.Case, r.Disclosure, strings.Join(links, ", "))
 			}
 			t.write(a.out)
 			if u.Next != "" {
@@ -117,6 +125,37 @@ func newUsageAnswer(a *app) *cobra.Command {
 			return err
 		},
 	}
+}
+
+func newUsageCorrect(a *app) *cobra.Command {
+	var q admin.UsageCorrection
+	c := &cobra.Command{
+		Use: "correct PERSON RECORD", Short: "Correct a usage record by one that supersedes it", Args: cobra.ExactArgs(2),
+		Long: `Make a usage record that supersedes another one. The old one stays; the person is
+shown both, which corrects which, and the reason. With --person the exchange
+concerned somebody else: she is shown the new one, and PERSON that it was a mistake.`,
+		Example: "  civibus usage correct FIC-0001 17 --case 12/2026 --reason 'The case number was mistyped.'",
+		RunE: func(c *cobra.Command, args []string) error {
+			leaf, err := strconv.ParseUint(args[1], 10, 63)
+			if err != nil {
+				return usageError{fmt.Errorf("record %q: the rule is a record's number", args[1]), "\"civibus usage find\" shows them"}
+			}
+			q.Subject, q.Record = args[0], leaf
+			client, err := a.client()
+			if err != nil {
+				return err
+			}
+			return client.CorrectUsage(c.Context(), q)
+		},
+	}
+	c.Flags().StringVar(&q.Reason, "reason", "", "why, in `words` that the person understands")
+	c.Flags().StringVar(&q.Person, "person", "", "the `person` whom it concerned instead")
+	c.Flags().StringVar(&q.Purpose, "purpose", "", "the right `purpose`")
+	c.Flags().StringVar(&q.LegalBasis, "legal-basis", "", "the right legal `basis`")
+	c.Flags().StringVar(&q.Sentence, "sentence", "", "the right `sentence`")
+	c.Flags().StringVar(&q.Case, "case", "", "the right case `reference`")
+	_ = c.MarkFlagRequired("reason") // fails only for unknown flags
+	return c
 }
 
 func (a *app) usage(c *cobra.Command, q admin.UsageQuery) (admin.UsageAnswer, error) {

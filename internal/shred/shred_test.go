@@ -2,7 +2,11 @@ package shred_test
 
 import (
 	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"slices"
@@ -236,5 +240,84 @@ func BenchmarkOpen(b *testing.B) {
 		if _, err := k.Open(s, 1); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write the vectors anew")
+
+const vectorsFile = "../../spec/vectors/evidence/sealed.json"
+
+// vector is something sealed, with the file of keys that it is opened with.
+type vector struct {
+	Name    string `json:"name"`
+	Keys    string `json:"erasure_keys"` // base64
+	Sealed  string `json:"sealed"`       // hex
+	Mark    byte   `json:"mark"`
+	Plain   string `json:"plain"`   // hex
+	Failure string `json:"failure"` // empty, destroyed or damaged
+}
+
+// TestVectors: what is sealed is opened and refused as spec/vectors says.
+func TestVectors(t *testing.T) {
+	if *update {
+		writeVectors(t)
+	}
+	raw, err := os.ReadFile(vectorsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors []vector
+	if err := json.Unmarshal(raw, &vectors); err != nil || len(vectors) < 5 {
+		t.Fatalf("%d vectors, %v", len(vectors), err)
+	}
+	for _, v := range vectors {
+		file, err1 := base64.StdEncoding.DecodeString(v.Keys)
+		sealed, err2 := hex.DecodeString(v.Sealed)
+		keys, err3 := shred.Parse(file)
+		if err := errors.Join(err1, err2, err3); err != nil {
+			t.Fatalf("%s: %v", v.Name, err)
+		}
+		plain, err := keys.Open(sealed, v.Mark)
+		want := map[string]error{"": nil, "destroyed": shred.ErrDestroyed, "damaged": shred.ErrDamaged}[v.Failure]
+		if !errors.Is(err, want) || hex.EncodeToString(plain) != v.Plain {
+			t.Errorf("%s: %x, %v", v.Name, plain, err)
+		}
+	}
+}
+
+func writeVectors(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "erasure.keys")
+	k := open(t, file, true)
+	one, two := seal(k, "the first"), seal(k, "the second")
+	var out []vector
+	add := func(name string, sealed []byte, mark byte, plain, failure string) {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, vector{name, base64.StdEncoding.EncodeToString(raw), hex.EncodeToString(sealed), mark, hex.EncodeToString([]byte(plain)), failure})
+	}
+	add("first", one, 1, "the first", "")
+	add("second", two, 1, "the second", "")
+	add("another mark", two, 2, "", "damaged")
+	changed := bytes.Clone(one)
+	changed[len(changed)-1] ^= 1
+	add("changed", changed, 1, "", "damaged")
+	n, err := shred.Number(one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Destroy(n); err != nil {
+		t.Fatal(err)
+	}
+	add("destroyed", one, 1, "", "destroyed")
+	add("its neighbour", two, 1, "the second", "")
+	raw, err := json.MarshalIndent(out, "", "  ")
+	if err == nil {
+		err = os.WriteFile(vectorsFile, append(raw, '\n'), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
