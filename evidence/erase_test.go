@@ -255,3 +255,32 @@ func TestErasedFromCopies(t *testing.T) {
 		t.Errorf("without keys: %v", err)
 	}
 }
+
+// TestErasureIsCompleted: an erasure that was cut off once it was begun is completed at
+// the next start, wherever it was cut off.
+func TestErasureIsCompleted(t *testing.T) {
+	for _, destroyed := range []bool{false, true} {
+		dir := filepath.Join(t.TempDir(), "log")
+		l := erasable(t, dir, "one", "two")
+		gone := leafOf(t, l, "one")
+		if err := evidence.BeginErasure(l, gone.Index, "Act, section 1", destroyed); err != nil {
+			t.Fatal(err)
+		}
+		closeLog(t, l)
+		c := config(dir)
+		c.Archive = evidence.ArchiveEncrypted
+		l = open(t, c)
+		if _, err := l.Entry(gone.Index); !errors.Is(err, evidence.ErrErased) {
+			t.Errorf("keys destroyed %v: %v", destroyed, err)
+		}
+		if notes, err := l.Erasures(0, 10); err != nil || len(notes) != 1 || notes[0].Note == "" || notes[0].Number != 1 {
+			t.Errorf("keys destroyed %v: %+v, %v", destroyed, notes, err)
+		}
+		if files := holds(t, dir, "half of one"); len(files) > 0 {
+			t.Errorf("files with the half: %v", files)
+		}
+		leafOf(t, l, "two")
+		closeLog(t, l)
+		clean(t, dir)
+	}
+}

@@ -1,6 +1,9 @@
 package evidence
 
 import (
+	"encoding/json"
+	"time"
+
 	"github.com/civibus/civibus/evidence/evidencepb"
 	"github.com/civibus/civibus/evidence/wal"
 )
@@ -21,3 +24,21 @@ func EncodePosition(p wal.Position) []byte { return encodePosition(p) }
 
 // DecodePosition reads it.
 func DecodePosition(b []byte) (wal.Position, error) { return decodePosition(b) }
+
+// BeginErasure begins the erasure of a leaf and cuts it off: before its keys are
+// destroyed, or after.
+func BeginErasure(l *Log, leaf uint64, ground string, destroy bool) error {
+	_, size, root := l.Checkpoint()
+	e := erasing{Erasure: Erasure{Number: 1, Time: l.cfg.Clock().UTC().Truncate(time.Second), Ground: ground, Leaves: []uint64{leaf}, Size: size, Root: root[:]}}
+	if err := l.gather(&e, leaf); err != nil {
+		return err
+	}
+	intent, err := json.Marshal(&e)
+	if err == nil {
+		err = l.index.set(key('m', "erasing"), intent)
+	}
+	if err == nil && destroy {
+		err = l.keys.Destroy(e.Keys...)
+	}
+	return err
+}
