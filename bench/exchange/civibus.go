@@ -24,7 +24,7 @@ func startCivibus(ctx context.Context, b *bench) (*variant, error) {
 		Instance: "BENCH",
 		Bodies: []testnet.BodySpec{
 			{Class: "GOV", Code: "1", Name: "Consumer (benchmark)"},
-			{Class: "GOV", Code: "2", Name: "Provider (benchmark)", Services: []node.ServiceConfig{{ID: "bench/echo", URL: upstream}}},
+			{Class: "GOV", Code: "2", Name: "Provider (benchmark)", Services: []node.ServiceConfig{{ID: "bench/echo", URL: upstream}, {ID: "bench/persons", URL: upstream}}},
 		},
 		Configure: func(_ int, c *node.Config) {
 			c.Ledger.BlockPause = 0
@@ -57,13 +57,15 @@ func startCivibus(ctx context.Context, b *bench) (*variant, error) {
 	}
 
 	// 3. A subsystem on each side, the service and the right.
-	service := provider.Service("bench", "echo")
+	service, persons := provider.Service("bench", "echo"), provider.Service("bench", "persons")
 	client := consumer.Client("load")
 	for _, change := range []testnet.Change{
 		consumer.Subsystem("load", "Load"),
 		provider.Subsystem("bench", "Bench"),
 		provider.Publish(civibus.Service{ID: service, Type: civibus.REST, Title: "Echo"}),
+		provider.Publish(civibus.Service{ID: persons, Type: civibus.REST, Title: "The same, about persons"}),
 		provider.Grant(civibus.AccessRight{Service: service, Client: client, Purpose: "bench", LegalBasis: "none: benchmark"}),
+		provider.Grant(civibus.AccessRight{Service: persons, Client: client, Purpose: "bench", LegalBasis: "none: benchmark", Disclosure: civibus.Shown, Sentence: "A benchmark looked you up to measure itself."}),
 	} {
 		if _, err := change.By.Admin().Change(ctx, change.Tx); err != nil {
 			v.stop()
@@ -82,7 +84,25 @@ func startCivibus(ctx context.Context, b *bench) (*variant, error) {
 		return nil, err
 	}
 	v.drain = func(ctx context.Context) error { return waitDelivered(ctx, network) }
+	b.bus, b.persons = v, v.call
+	b.persons.target, b.persons.persons = "/r1/"+persons.String(), manyPersons
 	return v, nil
+}
+
+// manyPersons are whom the calls of the variant usage concern.
+const manyPersons = 10_000
+
+// startUsage is the same two processes under a right that concerns persons: each
+// exchange finds one of many, makes a usage record that is durable with the evidence, and
+// later goes into the index by person and into a period.
+func startUsage(ctx context.Context, b *bench) (*variant, error) {
+	if b.bus == nil {
+		return nil, fmt.Errorf("it is measured in the processes of civibus, which must come before it in -only")
+	}
+	if err := waitAnswered(ctx, b.persons); err != nil {
+		return nil, err
+	}
+	return &variant{name: "usage", call: b.persons, hops: b.bus.hops, shared: true, drain: b.bus.drain}, nil
 }
 
 // waitDelivered returns when both bodies have the other's half of the newest

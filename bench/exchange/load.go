@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/civibus/civibus"
 )
 
 // call is what every connection sends again and again.
@@ -19,6 +21,7 @@ type call struct {
 	target  string   // request target
 	headers []string // "Name: value"
 	body    []byte
+	persons int // whom the calls concern, in turns; 0: nobody
 }
 
 // sample is what one closed-loop run of a target measured.
@@ -34,7 +37,7 @@ type sample struct {
 // drive sends call over n keep-alive connections, each waiting for its answer
 // before it sends again, for the given time.
 func drive(ctx context.Context, c call, n int, lasting time.Duration) (sample, error) {
-	request := c.bytes()
+	requests := c.requests()
 	var (
 		mu        sync.Mutex
 		latencies []time.Duration
@@ -44,9 +47,9 @@ func drive(ctx context.Context, c call, n int, lasting time.Duration) (sample, e
 	)
 	started := time.Now()
 	end := started.Add(lasting)
-	for range n {
+	for i := range n {
 		wg.Go(func() {
-			mine, failed, err := connection(ctx, c.address, request, end)
+			mine, failed, err := connection(ctx, c.address, requests, i, end)
 			mu.Lock()
 			defer mu.Unlock()
 			latencies = append(latencies, mine...)
@@ -71,6 +74,20 @@ func drive(ctx context.Context, c call, n int, lasting time.Duration) (sample, e
 	}, firstErr
 }
 
+// requests are what is sent in turns: one, or one for each person.
+func (c call) requests() [][]byte {
+	if c.persons == 0 {
+		return [][]byte{c.bytes()}
+	}
+	var out [][]byte
+	for i := range c.persons {
+		one := c
+		one.headers = append(slices.Clone(c.headers), fmt.Sprintf("%s: FIC-%07d", civibus.HeaderSubject, i))
+		out = append(out, one.bytes())
+	}
+	return out
+}
+
 func (c call) bytes() []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n", c.target, c.address, len(c.body))
@@ -82,7 +99,7 @@ func (c call) bytes() []byte {
 }
 
 // connection is one keep-alive connection's closed loop.
-func connection(ctx context.Context, address string, request []byte, end time.Time) (latencies []time.Duration, failed int, err error) {
+func connection(ctx context.Context, address string, requests [][]byte, first int, end time.Time) (latencies []time.Duration, failed int, err error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -92,9 +109,9 @@ func connection(ctx context.Context, address string, request []byte, end time.Ti
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	in := bufio.NewReaderSize(conn, 16<<10)
-	for time.Now().Before(end) {
+	for i := first * 97; time.Now().Before(end); i++ {
 		sent := time.Now()
-		if _, err := conn.Write(request); err != nil {
+		if _, err := conn.Write(requests[i%len(requests)]); err != nil {
 			return latencies, failed + 1, err
 		}
 		status, err := readAnswer(in)

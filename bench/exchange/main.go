@@ -5,6 +5,10 @@
 // the hops, closed loop at concurrency 1, 16 and 64. The variants take turns
 // within each round, so that a drift of the machine meets all of them; medians
 // over the rounds and ratios pair by pair are printed.
+//
+// The variant usage is the same exchange, in the same processes, under a right that
+// concerns persons, with one of 10,000 persons in turns: what a usage record adds to an
+// exchange. -only civibus,usage measures the two beside each other.
 package main
 
 import (
@@ -28,6 +32,9 @@ type bench struct {
 	civibus  string // path of the civibus binary
 	upstream string // host:port of the provider's service
 	self     string // path of this program
+
+	bus     *variant // civibus, once it runs
+	persons call     // its exchange that concerns persons
 }
 
 // variant is one chain of two hops in front of the upstream.
@@ -35,6 +42,7 @@ type variant struct {
 	name    string
 	call    call
 	hops    []*process
+	shared  bool // the hops are another variant's
 	samples map[int][]sample
 	// drain, which may be nil, waits until the variant has done what the load left
 	// for later, so that this is counted, and not in the next variant's time.
@@ -42,6 +50,9 @@ type variant struct {
 }
 
 func (v *variant) stop() {
+	if v.shared {
+		return
+	}
 	for _, p := range v.hops {
 		p.stop()
 	}
@@ -110,7 +121,7 @@ func run(ctx context.Context, b *bench, only []string, rounds int, lasting time.
 	}
 	// 2. The variants, all up before the first measurement.
 	starters := map[string]func(context.Context, *bench) (*variant, error){
-		"caddy": startCaddy, "plain": startPlain, "civibus": startCivibus,
+		"caddy": startCaddy, "plain": startPlain, "civibus": startCivibus, "usage": startUsage,
 	}
 	var variants []*variant
 	for _, name := range only {
@@ -120,7 +131,7 @@ func run(ctx context.Context, b *bench, only []string, rounds int, lasting time.
 		}
 		starter, ok := starters[name]
 		if !ok {
-			return fmt.Errorf("variant %q: the rule is caddy, plain or civibus", name)
+			return fmt.Errorf("variant %q: the rule is caddy, plain, civibus or usage", name)
 		}
 		v, err := starter(ctx, b)
 		if err != nil {
@@ -211,6 +222,9 @@ type row struct {
 	VsPlain     float64 `json:"throughput_vs_plain,omitempty"`
 	P99VsCaddy  float64 `json:"p99_vs_caddy,omitempty"`
 	AddedP50    int64   `json:"added_p50_vs_plain_us,omitempty"`
+	VsCivibus   float64 `json:"throughput_vs_civibus,omitempty"` // of usage, like the two that follow
+	P50VsBus    float64 `json:"p50_vs_civibus,omitempty"`
+	CPUVsBus    float64 `json:"all_cpu_vs_civibus,omitempty"` // under load and later
 }
 
 func report(out *os.File, variants []*variant, levels []int, asJSON bool) error {
@@ -243,6 +257,11 @@ func report(out *os.File, variants []*variant, levels []int, asJSON bool) error 
 				r.VsPlain = ratios(s, plain.samples[n], throughput)
 				r.AddedP50 = r.P50Micros - median(collect(plain.samples[n], func(s sample) time.Duration { return s.P50 })).Microseconds()
 			}
+			if bus := byName["civibus"]; bus != nil && v.name == "usage" {
+				r.VsCivibus = ratios(s, bus.samples[n], throughput)
+				r.P50VsBus = ratios(s, bus.samples[n], func(s sample) float64 { return float64(s.P50) })
+				r.CPUVsBus = ratios(s, bus.samples[n], func(s sample) float64 { return s.CPUMicros + s.LaterMicros })
+			}
 			rows = append(rows, r)
 		}
 	}
@@ -252,6 +271,11 @@ func report(out *os.File, variants []*variant, levels []int, asJSON bool) error 
 	fmt.Fprintf(out, "%-8s %4s %10s %9s %9s %8s %8s %9s %9s %9s %10s  %s\n", "variant", "c", "per s", "p50 us", "p99 us", "cpu us", "later us", "/caddy", "/plain", "p99/caddy", "+p50 us", "RSS MiB")
 	for _, r := range rows {
 		fmt.Fprintf(out, "%-8s %4d %10.0f %9d %9d %8.0f %8.0f %9.2f %9.2f %9.2f %10d  %v\n", r.Variant, r.Concurrency, r.PerSecond, r.P50Micros, r.P99Micros, r.CPUMicros, r.LaterMicros, r.VsCaddy, r.VsPlain, r.P99VsCaddy, r.AddedP50, r.RSSMiB)
+	}
+	for _, r := range rows {
+		if r.VsCivibus > 0 {
+			fmt.Fprintf(out, "usage record at %d: %.3f of the exchanges a second without, p50 %.3f, processor time with all that is done later %.3f (bound 1.05)\n", r.Concurrency, r.VsCivibus, r.P50VsBus, r.CPUVsBus)
+		}
 	}
 	return nil
 }
