@@ -42,6 +42,7 @@ type pending struct {
 	side     evidencepb.Side
 	finished int64
 	deliver  bool
+	beside   bool // something is kept beside the record
 	slot     bool // it holds one of the slots
 }
 
@@ -113,7 +114,7 @@ func split(payload []byte) (salt [saltSize]byte, record, beside []byte, err erro
 
 // newPending describes an open write-ahead log entry.
 func newPending(payload []byte) (*pending, error) {
-	salt, record, _, err := split(payload)
+	salt, record, beside, err := split(payload)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func newPending(payload []byte) (*pending, error) {
 		return nil, fmt.Errorf("evidence entry: its record is not readable: %w", err)
 	}
 	p := describe(&r)
-	p.leaf = leafOf(salt[:], record)
+	p.leaf, p.beside = leafOf(salt[:], record), len(beside) > 0
 	return p, nil
 }
 
@@ -198,6 +199,7 @@ func (l *Log) AppendBeside(ctx context.Context, record *evidencepb.Record, besid
 	}
 	p := describe(record)
 	p.leaf = leafOf(payload[shred.HeadSize:][:saltSize], payload[len(head):])
+	p.beside = len(beside) > 0
 	// 2. Sealed, in place, under a key that can be destroyed.
 	payload = l.keys.Seal(payload[:shred.HeadSize], payload[shred.HeadSize:], sealedMark)
 	if cap(payload) <= maxKeptPayload {

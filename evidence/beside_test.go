@@ -2,11 +2,94 @@ package evidence_test
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/civibus/civibus/evidence"
 )
+
+// TestBesides: the entries with something beside them are the same whether it is
+// remembered which they are, is not any more, or was never known by this process.
+func TestBesides(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, config(dir))
+	var want []string
+	add := func(n int) {
+		for i := range n {
+			id, beside := fmt.Sprintf("x%d", i+len(want)*7), []byte(nil)
+			if i%3 == 1 {
+				beside = []byte("beside " + id)
+				want = append(want, string(beside))
+			}
+			if err := l.AppendBeside(t.Context(), record(id), beside); err != nil {
+				t.Fatal(err)
+			}
+		}
+		awaitStored(t, l, 0)
+	}
+	check := func(what string) {
+		t.Helper()
+		var got []string
+		last := uint64(0)
+		for e, err := range l.Besides(t.Context(), 0, 1<<40) {
+			if err != nil || !e.Integrated || len(got) > 0 && e.Index <= last {
+				t.Fatalf("%s: leaf %d after %d, %v", what, e.Index, last, err)
+			}
+			got, last = append(got, string(e.Beside)), e.Index
+		}
+		slices.Sort(got)
+		if sorted := slices.Sorted(slices.Values(want)); !slices.Equal(got, sorted) {
+			t.Fatalf("%s: %d entries, want %d", what, len(got), len(sorted))
+		}
+	}
+	check("empty")
+	add(100)
+	check("remembered")
+	closeLog(t, l)
+	l = open(t, config(dir))
+	check("of another process")
+	add(50)
+	check("in part of another process")
+	n := 0
+	for range l.Besides(t.Context(), 90, 120) {
+		n++
+	}
+	all := 0
+	for e, err := range l.Entries(t.Context(), 90, 120) {
+		if err == nil && len(e.Beside) > 0 {
+			all++
+		}
+	}
+	if n == 0 || n != all {
+		t.Errorf("of a stretch %d entries, want %d", n, all)
+	}
+	closeLog(t, l)
+}
+
+// TestBesidesAreBounded: what is remembered is of the newest leaves, and right.
+func TestBesidesAreBounded(t *testing.T) {
+	const n = 7 * evidence.RememberedLeaves / 2
+	for _, from := range []uint64{0, n / 2, n - 100, n - 1, n} {
+		known, with := evidence.Remembered(n, 7, from, n)
+		if known < from || known > n || from >= n-evidence.RememberedLeaves && known != from || from == 0 && known < n-3*evidence.RememberedLeaves {
+			t.Errorf("from %d: known from %d", from, known)
+		}
+		var want []uint64
+		for i := known; i < n; i++ {
+			if i%7 == 0 {
+				want = append(want, i)
+			}
+		}
+		if !slices.Equal(with, want) {
+			t.Errorf("from %d: %d leaves with something, want %d", from, len(with), len(want))
+		}
+	}
+	if known, with := evidence.Remembered(10, 1, 5, 20); known != 20 || len(with) > 0 {
+		t.Errorf("leaves that are not there are known from %d, %v", known, with)
+	}
+}
 
 // TestBeside: what is kept beside a record comes back with it, before and after a
 // restart, and is no part of the leaf.

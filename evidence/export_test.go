@@ -42,3 +42,20 @@ func BeginErasure(l *Log, leaf uint64, ground string, destroy bool) error {
 	}
 	return err
 }
+
+// Remembered notes n leaves, of which every k-th has something beside it, and returns
+// what is known of a stretch.
+func Remembered(n, k int, from, to uint64) (known uint64, with []uint64) {
+	var b besides
+	for i := 0; i < n; i += 1000 {
+		var batch []stored
+		for j := i; j < min(n, i+1000); j++ {
+			batch = append(batch, stored{&pending{beside: j%k == 0}, uint64(j)})
+		}
+		b.note(batch)
+	}
+	return b.within(from, to)
+}
+
+// RememberedLeaves is of how many leaves it is remembered at least.
+const RememberedLeaves = besidesKept

@@ -156,6 +156,7 @@ func (l *Log) store(entries []stored) error {
 	if err := l.index.put(entries, next, l.tree.Tree().Size(), latest); err != nil {
 		return err
 	}
+	l.besides.note(entries)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range entries {

@@ -49,6 +49,8 @@ type Log struct {
 	archive *archive.Archive
 	keys    *shred.Keys
 
+	besides besides
+
 	slots   chan struct{} // one for every entry that waits for the Merkle log
 	wake    chan struct{} // tells the follower that there is something to do
 	stop    chan struct{} // closed by Close

@@ -26,7 +26,8 @@ import (
 
 // Log is what the store is derived from; *evidence.Log is one.
 type Log interface {
-	Entries(ctx context.Context, from, to uint64) iter.Seq2[evidence.Entry, error]
+	// Besides goes through the leaves from..to (to excluded) that concern persons.
+	Besides(ctx context.Context, from, to uint64) iter.Seq2[evidence.Entry, error]
 	Checkpoint() (note []byte, size uint64, root [32]byte)
 	Changed() <-chan struct{}
 	Erasures(from uint64, limit int) ([]evidence.Erasure, error)
@@ -198,7 +199,7 @@ func (s *Store) CatchUp(ctx context.Context, log Log) error {
 	for next < size {
 		to := min(size, next+batchSize)
 		b := new(leveldb.Batch)
-		for e, err := range log.Entries(ctx, next, to) {
+		for e, err := range log.Besides(ctx, next, to) {
 			if err != nil {
 				return fmt.Errorf("usage index: %w", err)
 			}

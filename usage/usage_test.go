@@ -30,7 +30,7 @@ func (l log) Checkpoint() ([]byte, uint64, [32]byte) { return nil, uint64(len(l)
 func (l log) Changed() <-chan struct{}               { return make(chan struct{}) }
 
 func (l log) Erasures(uint64, int) ([]evidence.Erasure, error) { return nil, nil }
-func (l log) Entries(_ context.Context, from, to uint64) iter.Seq2[evidence.Entry, error] {
+func (l log) Besides(_ context.Context, from, to uint64) iter.Seq2[evidence.Entry, error] {
 	return func(yield func(evidence.Entry, error) bool) {
 		for _, e := range l[from:to] {
 			if !yield(e, nil) {

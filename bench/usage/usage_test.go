@@ -34,7 +34,7 @@ func (m made) Checkpoint() ([]byte, uint64, [32]byte) { return nil, m.n, [32]byt
 func (m made) Changed() <-chan struct{}               { return nil }
 
 func (m made) Erasures(uint64, int) ([]evidence.Erasure, error) { return nil, nil }
-func (m made) Entries(_ context.Context, from, to uint64) iter.Seq2[evidence.Entry, error] {
+func (m made) Besides(_ context.Context, from, to uint64) iter.Seq2[evidence.Entry, error] {
 	return func(yield func(evidence.Entry, error) bool) {
 		for i := from; i < to; i++ {
 			beside, _, err := m.keeper.Make(use(person(i, m.n), time.Unix(1_800_000_000, int64(i))))
