@@ -26,6 +26,17 @@ type Erasure struct {
 	Others []string  `json:"others,omitempty"`
 	Size   uint64    `json:"size"` // of the evidence log when it was done
 	Note   string    `json:"note"` // C2SP signed note by the log key
+
+	// What the body's other gateways did with the same request, when something was erased.
+	Gateways []GatewayErasure `json:"gateways,omitempty"`
+}
+
+// GatewayErasure is what another gateway of the body erased.
+type GatewayErasure struct {
+	Gateway string `json:"gateway"`
+	Erasure uint64 `json:"erasure,omitempty"` // its number there; 0: it had nothing, or there was a problem
+	Records int    `json:"records"`
+	Problem string `json:"problem,omitempty"` // why it is not known to be erased there: ask again
 }
 
 // UsageCorrection corrects a usage record of a person. Empty fields stay as they are.
@@ -55,6 +66,9 @@ func (s *Server) erase(r *http.Request) (any, error) {
 	q, err := decode[EraseRequest](r, "subject, exchanges, leaves and ground")
 	if err != nil {
 		return nil, err
+	}
+	if q.Subject == "" && len(q.Exchanges)+len(q.Leaves) == 0 {
+		return nil, Problemf(http.StatusBadRequest, "invalid_body", "nothing is named that is to be erased, the rule is subject, exchanges or leaves")
 	}
 	return s.backend.Erase(r.Context(), q)
 }
@@ -89,7 +103,8 @@ func (s *Server) correctUsage(r *http.Request) (any, error) {
 	return struct{}{}, s.backend.CorrectUsage(r.Context(), q)
 }
 
-// Erase erases records, with what is kept beside them, and returns the note.
+// Erase erases records, with what is kept beside them, here and at the body's other
+// gateways, and returns the note of this one.
 func (c *Client) Erase(ctx context.Context, q EraseRequest) (Erasure, error) {
 	return post[Erasure](ctx, c, "/v1/erasures", q)
 }

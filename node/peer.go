@@ -37,12 +37,13 @@ func (n *Node) peerHandler(stop context.Context, r *rooms) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+cosignaturePath, cosignatures{n, policy.NewLimiter(cosignMembers)}.ServeHTTP)
 	mux.HandleFunc("POST "+receiptsPath, func(w http.ResponseWriter, req *http.Request) { n.serveReceipts(w, req, r) })
+	mux.HandleFunc("POST "+erasuresPath, func(w http.ResponseWriter, req *http.Request) { n.serveErasure(w, req, r) })
 	face := newLedgerFace(n, stop)
 	waits := &eventsFace{n: n, stop: stop, room: r.events, waits: map[civibus.MemberID]int{}}
 	provider := n.house(r).Provider(transport.NotServedHere)
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		// The gateway needs paths as they came; ServeMux would clean them.
-		if p := req.URL.EscapedPath(); p == cosignaturePath || p == receiptsPath {
+		if p := req.URL.EscapedPath(); p == cosignaturePath || p == receiptsPath || p == erasuresPath {
 			mux.ServeHTTP(w, req)
 			return
 		} else if strings.HasPrefix(p, ledger.FacePath) {

@@ -32,8 +32,9 @@ they are sealed with. Leaves, counts and all other receipts verify as before. A
 signed note says what was erased when and on which ground.
 
 What is in backups is erased when the copies of the erasure keys are replaced:
-"civibus erasure keys" makes a new one. The other body of an exchange keeps its own
-record, and the body's other gateways keep theirs: the command is for each.`,
+"civibus erasure keys" makes a new one. The body's other gateways are asked to do the
+same, but for leaves, which are of this gateway's log; where one is not reached, the
+command fails and can be repeated. The other body of an exchange keeps its own record.`,
 		Example: "  civibus erasure add --person FIC-0001 --ground 'GDPR Article 17(1)(d)'\n  civibus erasure add --exchange 7f0b... --ground 'Archives Act 12'",
 		RunE: func(c *cobra.Command, _ []string) error {
 			for _, text := range leaves {
@@ -55,11 +56,16 @@ record, and the body's other gateways keep theirs: the command is for each.`,
 				return err
 			}
 			if a.json {
-				return a.printJSON(e)
+				err = a.printJSON(e)
+			} else {
+				a.erased(e)
 			}
-			a.pairs("erased", fmt.Sprintf("%d records", len(e.Leaves)), "erasure", strconv.FormatUint(e.Number, 10), "time", e.Time.Format(time.RFC3339), "ground", e.Ground)
-			fmt.Fprintln(a.out, "next: replace the copies of the erasure keys, so that backups do not open it either: civibus erasure keys --out FILE")
-			return nil
+			for _, g := range e.Gateways {
+				if g.Problem != "" {
+					err = errors.Join(err, fmt.Errorf("gateway %s: %s; repeat the command when it is back", g.Gateway, g.Problem))
+				}
+			}
+			return err
 		},
 	}
 	c.Flags().StringVar(&q.Subject, "person", "", "everything that has a usage record of this `person`")
@@ -68,6 +74,19 @@ record, and the body's other gateways keep theirs: the command is for each.`,
 	c.Flags().StringVar(&q.Ground, "ground", "", "act and provision by which it is erased, and nothing of the person")
 	_ = c.MarkFlagRequired("ground") // fails only for unknown flags
 	return c
+}
+
+// erased tells what an erasure did.
+func (a *app) erased(e admin.Erasure) {
+	if e.Number > 0 {
+		a.pairs("erased", fmt.Sprintf("%d records", len(e.Leaves)), "erasure", strconv.FormatUint(e.Number, 10), "time", e.Time.Format(time.RFC3339), "ground", e.Ground)
+	}
+	for _, g := range e.Gateways {
+		if g.Erasure > 0 {
+			a.pairs("gateway "+g.Gateway, fmt.Sprintf("%d records, erasure %d", g.Records, g.Erasure))
+		}
+	}
+	fmt.Fprintln(a.out, "next: replace the copies of the erasure keys, so that backups do not open it either: civibus erasure keys --out FILE")
 }
 
 func newErasureList(a *app) *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/civibus/civibus"
+	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/registry/registrypb"
 )
 
@@ -69,6 +70,29 @@ func TestBodyCallsItself(t *testing.T) {
 	for p, exchange := range exchanges {
 		w.receipt(w.providers[p.asked], exchange)
 		w.receipt(w.providers[p.answered], exchange)
+	}
+
+	// 3. Erased at one gateway, it is erased at the other, which has the other side.
+	gone := exchanges[pair{0, 1}]
+	e, err := w.providers[0].admin.Erase(t.Context(), admin.EraseRequest{Exchanges: []string{gone}, Ground: "Act, section 1"})
+	if err != nil || len(e.Leaves) != 1 || len(e.Gateways) != 1 || e.Gateways[0].Gateway != "gateway-2" || e.Gateways[0].Records != 1 || e.Gateways[0].Problem != "" {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	for _, p := range w.providers {
+		if x, err := p.admin.Exchange(t.Context(), gone); err == nil && len(x.Entries) > 0 {
+			t.Errorf("%s still has %+v", p.name, x)
+		}
+		notes, err := p.admin.Erasures(t.Context(), admin.ListOptions{})
+		if err != nil || len(notes.Items) != 1 || notes.Items[0].Ground != "Act, section 1" {
+			t.Errorf("%s: %+v, %v", p.name, notes, err)
+		}
+	}
+	// The other exchanges are proved as before, and one gateway that is down is named.
+	w.receipt(w.providers[0], exchanges[pair{1, 0}])
+	w.providers[1].kill()
+	e, err = w.providers[0].admin.Erase(t.Context(), admin.EraseRequest{Exchanges: []string{exchanges[pair{1, 0}]}, Ground: "Act, section 1"})
+	if err != nil || len(e.Leaves) != 1 || len(e.Gateways) != 1 || e.Gateways[0].Problem == "" {
+		t.Errorf("%+v, %v", e, err)
 	}
 }
 
