@@ -90,6 +90,10 @@ func (s *Store) Find(q Query) (Page, error) {
 			r.Start = k
 		}
 	}
+	corrections, err := s.anyCorrection()
+	if err != nil {
+		return Page{}, err
+	}
 	it := s.db.NewIterator(r, nil)
 	defer it.Release()
 	var out Page
@@ -99,7 +103,7 @@ func (s *Store) Find(q Query) (Page, error) {
 			break
 		}
 		f, err := found(it.Key(), it.Value())
-		if err == nil {
+		if err == nil && corrections {
 			f.Newer, err = s.number(key('s', f.Leaf))
 		}
 		if err != nil {
@@ -115,6 +119,18 @@ func (s *Store) Find(q Query) (Page, error) {
 	return out, nil
 }
 
+// anyCorrection reports whether any record was corrected: most bodies' never are, and
+// whether one was is looked up one by one.
+func (s *Store) anyCorrection() (bool, error) {
+	it := s.db.NewIterator(util.BytesPrefix([]byte{'s'}), nil)
+	defer it.Release()
+	any := it.First()
+	if err := it.Error(); err != nil {
+		return false, fmt.Errorf("usage index: %w", err)
+	}
+	return any, nil
+}
+
 // cursor says where the next page begins; it holds nothing of the person.
 func cursor(k []byte) string { return fmt.Sprintf("%x", k[33:]) }
 
@@ -128,7 +144,7 @@ func parseCursor(tag Tag, s string) ([]byte, error) {
 
 func found(k, v []byte) (Found, error) {
 	v = append([]byte(nil), v...)
-	salt, r, _, err := open(v)
+	salt, r, err := open(v)
 	if err != nil {
 		return Found{}, fmt.Errorf("usage index: %w", err)
 	}

@@ -144,16 +144,16 @@ func clip(s string) string {
 }
 
 // open reads what Make made.
-func open(beside []byte) (salt [saltSize]byte, r *usagepb.Record, c Commitment, err error) {
+func open(beside []byte) (salt [saltSize]byte, r *usagepb.Record, err error) {
 	if len(beside) < saltSize {
-		return salt, nil, c, errors.New("usage record: it has no salt")
+		return salt, nil, errors.New("usage record: it has no salt")
 	}
 	salt, r = [saltSize]byte(beside), new(usagepb.Record)
 	if err := proto.Unmarshal(beside[saltSize:], r); err != nil {
-		return salt, nil, c, fmt.Errorf("usage record: %w", err)
+		return salt, nil, fmt.Errorf("usage record: %w", err)
 	}
 	if r.Version != 1 || len(r.Subject) != len(Tag{}) {
-		return salt, nil, c, fmt.Errorf("usage record: version %d with a subject of %d bytes, the rule is 1 and %d", r.Version, len(r.Subject), len(Tag{}))
+		return salt, nil, fmt.Errorf("usage record: version %d with a subject of %d bytes, the rule is 1 and %d", r.Version, len(r.Subject), len(Tag{}))
 	}
-	return salt, r, Commit(salt, beside[saltSize:]), nil
+	return salt, r, nil
 }
