@@ -139,6 +139,7 @@ const (
 	noLongerValid
 	otherPurpose
 	notCovered
+	aboutPersons
 	allowed
 )
 
@@ -192,6 +193,8 @@ func examine(r *civibus.AccessRight, q *civibus.Question, path string, now time.
 		return otherPurpose
 	case !Covers(r.Endpoints, q.Method, path):
 		return notCovered
+	case q.Method == civibus.MethodSubscribe && r.Disclosure != civibus.NoPerson:
+		return aboutPersons // a batch of events is about many, and a usage record about one
 	}
 	return allowed
 }
@@ -223,6 +226,8 @@ func denial(q civibus.Question, why near) string {
 		b.WriteString("no access right for the purpose " + q.Purpose + "; access right " + why.right.ID + " is for " + why.right.Purpose)
 	case notCovered:
 		b.WriteString("no access right covers " + q.Method + " on this path; access right " + why.right.ID + " covers other endpoints of the service")
+	case aboutPersons:
+		b.WriteString("access right " + why.right.ID + " concerns persons, and under such a right no events are delivered; its provider can grant one for SUBSCRIBE that does not")
 	}
 	return b.String()
 }

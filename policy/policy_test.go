@@ -125,6 +125,12 @@ func TestDecide(t *testing.T) {
 		{"any method", endpoint("*", "/p/*"), get, "", ""},
 		{"other method", endpoint("GET", "/p/*"), with(func(q *civibus.Question) { q.Method = "PATCH" }), civibus.FaultAccessDenied, "no access right covers PATCH on this path"},
 		{"method is case-sensitive", endpoint("GET", "/p/*"), with(func(q *civibus.Question) { q.Method = "get" }), civibus.FaultAccessDenied, "covers"},
+		{"events under a right that concerns persons", func(v *view) { v.rights[0].Disclosure = civibus.Shown }, with(func(q *civibus.Question) { q.Method = "SUBSCRIBE" }), civibus.FaultAccessDenied, "access right aa concerns persons, and under such a right no events are delivered"},
+		{"events under another right beside it", func(v *view) {
+			v.rights[0].Disclosure = civibus.Shown
+			v.rights = append(v.rights, &civibus.AccessRight{ID: "bb", Service: persons, Client: desk, Status: civibus.Active})
+		}, with(func(q *civibus.Question) { q.Method = "SUBSCRIBE" }), "", ""},
+		{"calls under a right that concerns persons", func(v *view) { v.rights[0].Disclosure = civibus.Shown }, get, "", ""},
 		{"one star stops at a slash", endpoint("GET", "/p/*"), with(func(q *civibus.Question) { q.Path = "/p/1/2" }), civibus.FaultAccessDenied, "covers"},
 		{"two stars do not", endpoint("GET", "/p/**"), with(func(q *civibus.Question) { q.Path = "/p/1/2" }), "", ""},
 		{"encoded character", endpoint("GET", "/p/a b"), with(func(q *civibus.Question) { q.Path = "/p/a%20b" }), "", ""},
