@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/civibus/civibus"
@@ -145,7 +146,7 @@ func (x *txn) setVotes(m *registrypb.SetVotes) ([]record, *refusal) {
 // setParams changes those parameters that are given.
 func (x *txn) setParams(m *registrypb.SetParams) ([]record, *refusal) {
 	// 1. The limits.
-	change := Params{MaxTxBytes: m.MaxTxBytes, Rules: rulesOf(m.Rules), MaxOpenProposals: m.MaxOpenProposals, BlockShare: m.BlockShare, MemberQuota: m.MemberQuota}
+	change := Params{Protocol: x.params.Protocol, MaxTxBytes: m.MaxTxBytes, Rules: rulesOf(m.Rules), MaxOpenProposals: m.MaxOpenProposals, BlockShare: m.BlockShare, MemberQuota: m.MemberQuota}
 	if r := change.checkLimits(); r != nil {
 		return nil, r
 	}
@@ -164,7 +165,12 @@ func (x *txn) setParams(m *registrypb.SetParams) ([]record, *refusal) {
 	// 2. The rules.
 	next.Rules = slices.Clone(next.Rules)
 	for _, r := range change.Rules {
-		next.Rules[slices.IndexFunc(next.Rules, func(o Rule) bool { return o.Kind == r.Kind })] = r
+		if i := slices.IndexFunc(next.Rules, func(o Rule) bool { return o.Kind == r.Kind }); i >= 0 {
+			next.Rules[i] = r
+		} else { // of a kind whose default is not in the state
+			next.Rules = append(next.Rules, r)
+			slices.SortFunc(next.Rules, func(a, b Rule) int { return cmp.Compare(a.Kind, b.Kind) })
+		}
 	}
 	// 3. The registrars.
 	if m.Registrars != nil {

@@ -58,7 +58,7 @@ func (g *Genesis) checkNetworkParams(c *genesisCheck, params *Params) {
 		}
 		params.Rules = append(params.Rules, Rule{kind, r.Quorum, r.Threshold, r.PeriodSeconds})
 	}
-	c.problem("rules", checkRules(params.Rules))
+	c.problem("rules", checkRules(params.Rules, g.Protocol))
 	params.MaxOpenProposals, params.BlockShare, params.MemberQuota = g.MaxOpenProposals, g.BlockShare, g.MemberQuota
 	limits := *params
 	limits.Rules = nil // reported above

@@ -152,6 +152,10 @@ func (x *txn) make(c *registrypb.Change) ([]record, *refusal) {
 		return x.revokeKeyNow(c.RevokeKey)
 	case *registrypb.Change_RecoverMember:
 		return x.recoverMember(c.RecoverMember)
+	case *registrypb.Change_EnactRule:
+		return x.setRule(c.EnactRule)
+	case *registrypb.Change_SetRuleStatus:
+		return x.setRuleStatus(c.SetRuleStatus)
 	}
 	return nil, refuse(InvalidField, "the change is of an unknown kind")
 }

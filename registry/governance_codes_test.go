@@ -96,7 +96,7 @@ func changeRefusals(body bodyRun, after after) {
 	change("second seals unknown", registry.InvalidField, &registrypb.SetParams{SecondSeals: 3})
 	change("quota", registry.InvalidField, &registrypb.SetParams{MemberQuota: 99})
 	for name, r := range map[string]*registrypb.Rule{
-		"kind": {Kind: 14, Quorum: 1, Threshold: 501, PeriodSeconds: 1}, "quorum": {Kind: 1, Quorum: 1001, Threshold: 501, PeriodSeconds: 1},
+		"kind": {Kind: 16, Quorum: 1, Threshold: 501, PeriodSeconds: 1}, "quorum": {Kind: 1, Quorum: 1001, Threshold: 501, PeriodSeconds: 1},
 		"minority": {Kind: 1, Quorum: 1, Threshold: 500, PeriodSeconds: 1}, "period": {Kind: 1, Quorum: 1, Threshold: 501},
 	} {
 		change("rule: "+name, registry.InvalidField, &registrypb.SetParams{Rules: []*registrypb.Rule{r}})

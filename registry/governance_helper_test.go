@@ -11,6 +11,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
+	"github.com/civibus/civibus/rule"
 )
 
 // changeOf wraps the body of a change.
@@ -40,6 +41,10 @@ func changeOf(body any) *registrypb.Change {
 		return &registrypb.Change{Change: &registrypb.Change_CancelUpgrade{CancelUpgrade: b}}
 	case *registrypb.RecoverMember:
 		return &registrypb.Change{Change: &registrypb.Change_RecoverMember{RecoverMember: b}}
+	case *registrypb.SetRule:
+		return &registrypb.Change{Change: &registrypb.Change_EnactRule{EnactRule: b}}
+	case *registrypb.SetRuleStatus:
+		return &registrypb.Change{Change: &registrypb.Change_SetRuleStatus{SetRuleStatus: b}}
 	case *registrypb.RevokeKeyEmergency:
 		return &registrypb.Change{Change: &registrypb.Change_RevokeKey{RevokeKey: b}}
 	}
@@ -234,6 +239,10 @@ func drawChange(t *rapid.T, v *registry.View) *registrypb.Change {
 		return changeOf(&registrypb.RecoverMember{Id: id, Key: newKey("recovered", id, civibus.AdminKey)})
 	case registry.KindCancelUpgrade:
 		return changeOf(&registrypb.CancelUpgrade{Name: "v9"})
+	case registry.KindEnactRule:
+		return changeOf(setRule(ruleDocument("v", rapid.Uint32Range(1, 2).Draw(t, "version"), rapid.SampledFrom([]rule.Scope{{All: id}, {Member: id}}).Draw(t, "scope"))))
+	case registry.KindSetRuleStatus:
+		return changeOf(ruleStatus(id+"/v/1", rapid.SampledFrom([]registrypb.Status{active, ended}).Draw(t, "status"), ""))
 	}
 	return changeOf(revokeNow(validator.Draw(t, "key")))
 }

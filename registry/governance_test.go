@@ -13,6 +13,7 @@ import (
 	"github.com/civibus/civibus"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
+	"github.com/civibus/civibus/rule"
 )
 
 func TestAdmission(t *testing.T) {
@@ -143,6 +144,11 @@ func TestEachKind(t *testing.T) {
 	w.ok(edKey("B/admin"), &registrypb.RevokeKey{KeyId: keyIDBytes("C/admin"), Reason: 2}) // lost, and its parent is gone soon
 	pass(&registrypb.RecoverMember{Id: idC, Key: newKey("C/admin2", idC, civibus.AdminKey)})
 	w.ok(edKey("C/admin2"), &registrypb.SetSubsystem{Id: idC + "/S", Name: "S"})
+	pass(setRule(ruleDocument("1", 1, rule.Scope{All: idC})))
+	pass(ruleStatus(idC+"/1/1", ended, ""))
+	if r, ok := v().EnactedRule(registry.RuleID{Owner: member("C"), Number: "1", Version: 1}); !ok || r.Status != civibus.Ended {
+		t.Errorf("the rule is %+v", r)
+	}
 	for _, k := range registry.ProposalKinds() {
 		if !seen[k] {
 			t.Errorf("no change of kind %s was made", k)

@@ -84,11 +84,19 @@ func defaultRule(k ProposalKind) Rule {
 func (p *Params) setDefaults() {
 	rules := make([]Rule, 0, len(proposalKinds()))
 	for _, k := range ProposalKinds() {
+		if k > KindRecoverMember {
+			continue // of later protocols: the default is not in the state
+		}
 		i := slices.IndexFunc(p.Rules, func(r Rule) bool { return r.Kind == k })
 		if i < 0 {
 			rules = append(rules, defaultRule(k))
 		} else {
 			rules = append(rules, p.Rules[i])
+		}
+	}
+	for _, r := range p.Rules {
+		if r.Kind > KindRecoverMember {
+			rules = append(rules, r)
 		}
 	}
 	p.Rules = rules
@@ -113,11 +121,11 @@ func (p *Params) rule(k ProposalKind) Rule {
 }
 
 // checkRules checks rules and that none is of the same kind as another.
-func checkRules(rules []Rule) *refusal {
+func checkRules(rules []Rule, protocol uint32) *refusal {
 	for i, r := range rules {
 		switch {
-		case r.Kind < 1 || int(r.Kind) >= len(proposalKinds()):
-			return refuse(InvalidField, "rules[%d].kind: %d, the rule is 1 to %d", i, uint32(r.Kind), len(proposalKinds())-1)
+		case r.Kind < 1 || r.Kind > lastKindOf(protocol):
+			return refuse(InvalidField, "rules[%d].kind: %d, the rule is 1 to %d", i, uint32(r.Kind), uint32(lastKindOf(protocol)))
 		case slices.ContainsFunc(rules[:i], func(o Rule) bool { return o.Kind == r.Kind }):
 			return refuse(InvalidField, "rules[%d].kind: %s occurs twice", i, r.Kind)
 		case r.Quorum < 1 || r.Quorum > 1000:
@@ -143,7 +151,7 @@ func (p *Params) checkLimits() *refusal {
 	case p.MemberQuota != 0 && (p.MemberQuota < minMemberQuota || p.MemberQuota > maxMemberQuota):
 		return refuse(InvalidField, "member_quota: %d, the rule is %d to %d", p.MemberQuota, minMemberQuota, maxMemberQuota)
 	}
-	return checkRules(p.Rules)
+	return checkRules(p.Rules, p.Protocol)
 }
 
 // BlockShare returns the least part of a block, per mille, that one member may

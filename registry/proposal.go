@@ -34,12 +34,24 @@ const (
 	KindCancelUpgrade
 	KindRevokeKey // the emergency revocation, with the shorter rule
 	KindRecoverMember
+	// From protocol 2 on.
+	KindEnactRule
+	KindSetRuleStatus
 )
+
+// lastKindOf is the last kind of proposals that a protocol knows.
+func lastKindOf(protocol uint32) ProposalKind {
+	if protocol < 2 {
+		return KindRecoverMember
+	}
+	return KindSetRuleStatus
+}
 
 func proposalKinds() []string {
 	return []string{
 		"", "admit_member", "suspend_member", "reinstate_member", "remove_member", "set_votes", "set_validators", "set_params",
 		"set_group", "set_group_member", "plan_upgrade", "cancel_upgrade", "revoke_key", "recover_member",
+		"enact_rule", "set_rule_status",
 	}
 }
 

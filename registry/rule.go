@@ -119,6 +119,8 @@ func decodeRule(value []byte) (record, error) {
 // canonical: a checked rule has no others.
 func ruleScope(s *rule.Scope) string {
 	switch {
+	case s.All != "":
+		return everywhere
 	case s.Member != "":
 		return s.Member
 	case s.Subsystem != "":
@@ -128,6 +130,9 @@ func ruleScope(s *rule.Scope) string {
 	}
 	return stepScope(s.Process, s.Step)
 }
+
+// everywhere is the scope of rules for the whole instance; no identifier is it.
+const everywhere = "*"
 
 // stepScope cannot be taken for another scope: "|" is in none.
 func stepScope(process, step string) string { return pair(process, step) }
@@ -156,7 +161,7 @@ func (s *state) putRule(r *EnactedRule) {
 	}
 }
 
-// setRule enacts a version of a rule for what is the sender's.
+// setRule enacts a version of a rule for what is the sender's, or, by vote, for anything.
 func (x *txn) setRule(m *registrypb.SetRule) ([]record, *refusal) {
 	// 1. The document, of which everything is checked here and now.
 	d, err := rule.Parse(m.Document)
@@ -173,7 +178,7 @@ func (x *txn) setRule(m *registrypb.SetRule) ([]record, *refusal) {
 	}
 	next := &EnactedRule{RuleID{owner, d.Number, d.Version}, m.Document, civibus.Active, "", begin(nil, x.height), ruleScope(&d.Scope), new(compiledRule)}
 	// 2. Who may do it, and for what.
-	if r := x.mustAdminister(owner, rightsScope); r != nil {
+	if r := x.mayRule(owner, d.Scope.All != ""); r != nil {
 		return nil, r
 	}
 	if r := x.mustHaveScope(owner, &d.Scope); r != nil {
@@ -199,6 +204,18 @@ func (x *txn) setRule(m *registrypb.SetRule) ([]record, *refusal) {
 		return nil, refuse(LimitReached, "there are %d versions of rules for the same scope, the rule is at most %d; end those that no longer apply", len(list), maxRulesPerScope)
 	}
 	return []record{ruleRecord{next}}, nil
+}
+
+// mayRule checks who enacts, suspends, reinstates or ends a rule: for the whole instance
+// the members do it by vote, who may decide on any other too.
+func (x *txn) mayRule(owner civibus.MemberID, everywhere bool) *refusal {
+	switch {
+	case x.voted:
+		return nil
+	case everywhere:
+		return refuse(NotAuthorised, "the rule is for the whole instance: members decide on it by a proposal of the kind %s or %s", KindEnactRule, KindSetRuleStatus)
+	}
+	return x.mustAdminister(owner, rightsScope)
 }
 
 // mustHaveScope checks that what a rule is enacted for is there.
@@ -249,7 +266,7 @@ func (x *txn) setRuleStatus(m *registrypb.SetRuleStatus) ([]record, *refusal) {
 	if !ok {
 		return nil, refuse(NotFound, "rule %s is not registered", id)
 	}
-	if r := x.mustAdminister(id.Owner, rightsScope); r != nil {
+	if r := x.mayRule(id.Owner, old.scope == everywhere); r != nil {
 		return nil, r
 	}
 	// 3. The change.
@@ -274,7 +291,7 @@ func (v *View) EnactedRules(after string, limit int) (items []EnactedRule, next 
 }
 
 // RulesFor returns the active rules for calls of a service, nil if there are none:
-// those of its member, its subsystem, the service and its version, in this order, and
+// those of the whole instance, its member, its subsystem, the service and its version, in this order, and
 // for each by number and version. Which of them are law at a time is rule.Judge's
 // question. Where the instance has no rules it costs nothing.
 func (v *View) RulesFor(service civibus.ServiceID) []*rule.Rule {
@@ -282,7 +299,8 @@ func (v *View) RulesFor(service civibus.ServiceID) []*rule.Rule {
 		return nil
 	}
 	var room [keyRoom]byte
-	out := v.state.activeRules(nil, string(service.MemberID.Append(room[:0])))
+	out := v.state.activeRules(nil, everywhere)
+	out = v.state.activeRules(out, string(service.MemberID.Append(room[:0])))
 	out = v.state.activeRules(out, string(service.ClientID.Append(room[:0])))
 	if service.Version != "" {
 		all := service

@@ -107,6 +107,58 @@ func TestRuleLife(t *testing.T) {
 	}
 }
 
+// TestRulesByVote: members enact rules for the whole instance, and end those of others,
+// by proposals; nobody does it alone, and before protocol 2 nobody does.
+func TestRulesByVote(t *testing.T) {
+	w := newWorld(t)
+	furnish(w)
+	service := must(civibus.ParseServiceID(persons.Service))
+	all := ruleDocument("12", 1, rule.Scope{All: idB})
+	w.refused(registry.NotAuthorised, edKey("B/admin"), setRule(all))
+	w.refused(registry.BadRule, edKey("A/admin"), proposal(setRule(append(all, ' '))))
+	w.refused(registry.NotFound, edKey("A/admin"), proposal(setRule(ruleDocument("12", 1, rule.Scope{All: "TEST/GOV/X"}))))
+	w.refused(registry.InvalidField, edKey("A/admin"), proposal(setRule(ruleDocument("12", 1, rule.Scope{All: "OTHER/GOV/1"}))))
+	p := w.pass(setRule(all))
+	if p.Kind != registry.KindEnactRule || p.Kind.String() != "enact_rule" {
+		t.Errorf("kind %s", p.Kind)
+	}
+	own := ruleDocument("7", 1, persons)
+	w.ok(edKey("B/admin"), setRule(own))
+	if got := idsOf(w.view().RulesFor(service)); fmt.Sprint(got) != fmt.Sprint([]string{idB + "/12/1", idB + "/7/1"}) {
+		t.Errorf("rules %v", got)
+	}
+	elsewhere := must(civibus.ParseServiceID(idA + "/X/anything"))
+	if got := idsOf(w.view().RulesFor(elsewhere)); fmt.Sprint(got) != fmt.Sprint([]string{idB + "/12/1"}) {
+		t.Errorf("elsewhere %v", got)
+	}
+	if r := w.view().RulesFor(elsewhere)[0]; !r.Covers(elsewhere) {
+		t.Error("it does not cover what it is found for")
+	}
+	w.refused(registry.AlreadyExists, edKey("A/admin"), proposal(setRule(all)))
+	w.refused(registry.InvalidField, edKey("A/admin"), proposal(setRule(ruleDocument("12", 2, rule.Scope{Member: idB}))))
+	w.refused(registry.NotAuthorised, edKey("B/admin"), ruleStatus(idB+"/12/1", suspended, "Why"))
+	w.pass(ruleStatus(idB+"/12/1", suspended, "The court has said no."))
+	w.pass(ruleStatus(idB+"/7/1", ended, "")) // another member's own rule
+	if got := w.view().RulesFor(service); got != nil {
+		t.Errorf("rules %v", idsOf(got))
+	}
+	w.pass(ruleStatus(idB+"/12/1", active, ""))
+	if got := idsOf(w.view().RulesFor(service)); fmt.Sprint(got) != fmt.Sprint([]string{idB + "/12/1"}) {
+		t.Errorf("reinstated %v", got)
+	}
+	// A rule of voting for the kind, and an instance that does not know it.
+	w.pass(&registrypb.SetParams{Rules: []*registrypb.Rule{{Kind: uint32(registry.KindEnactRule), Quorum: 900, Threshold: 900, PeriodSeconds: 60}}})
+	if got := w.proposal(w.open("A", setRule(ruleDocument("13", 1, rule.Scope{All: idA})))); got.Rule.Quorum != 900 {
+		t.Errorf("rule of voting %+v", got.Rule)
+	}
+	g := testGenesis()
+	g.Protocol = 1
+	w = newWorldOf(t, g)
+	w.refused(registry.BadEncoding, edKey("A/admin"), proposal(setRule(all)))
+	w.refused(registry.BadEncoding, edKey("A/admin"), proposal(ruleStatus(idB+"/12/1", ended, "")))
+	w.refused(registry.InvalidField, edKey("A/admin"), proposal(&registrypb.SetParams{Rules: []*registrypb.Rule{{Kind: uint32(registry.KindEnactRule), Quorum: 900, Threshold: 900, PeriodSeconds: 60}}}))
+}
+
 func ruleRefusals(body bodyRun, after after, do doer) {
 	good := ruleDocument("7", 1, persons)
 	enacted := do("B/admin", setRule(good))

@@ -163,6 +163,9 @@ func (x *txn) known(tx *registrypb.Tx) *refusal {
 	if fd.Number() >= firstOf[x.params.Protocol+1] {
 		return refuse(BadEncoding, "%s is not known in protocol %d", fd.Name(), x.params.Protocol)
 	}
+	if k := KindOf(tx.GetPropose().GetChange()); k > lastKindOf(x.params.Protocol) {
+		return refuse(BadEncoding, "proposals of the kind %s are not known in protocol %d", k, x.params.Protocol)
+	}
 	if g := tx.GetGrantRight(); g != nil && (g.Disclosure != 0 || g.DisclosedFrom != 0 || g.Sentence != "") {
 		return refuse(BadEncoding, "grant_right: fields 11 to 13 are not known in protocol %d", x.params.Protocol)
 	}

@@ -144,6 +144,7 @@ func (c *checker) scope() {
 		name, value string
 		parse       func(string) error
 	}{
+		{"all", s.All, func(v string) (err error) { c.owner, err = civibus.ParseMemberID(v); return err }},
 		{"member", s.Member, func(v string) (err error) { c.owner, err = civibus.ParseMemberID(v); return err }},
 		{"subsystem", s.Subsystem, func(v string) error {
 			id, err := civibus.ParseClientID(v)
@@ -177,7 +178,7 @@ func (c *checker) scope() {
 		}
 	}
 	if given != 1 {
-		c.problem("scope", "it has %d of member, subsystem, service and process, the rule is one", given)
+		c.problem("scope", "it has %d of all, member, subsystem, service and process, the rule is one", given)
 	}
 	if (s.Step != "") != (s.Process != "") {
 		c.problem("scope", "a process and one of its steps belong together")
@@ -297,6 +298,8 @@ func (c *checker) language() (*celguard.Language, error) {
 func (r *Rule) Covers(service civibus.ServiceID) bool {
 	s := &r.Document.Scope
 	switch {
+	case s.All != "":
+		return true
 	case s.Member != "":
 		return s.Member == service.MemberID.String()
 	case s.Subsystem != "":

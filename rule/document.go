@@ -72,6 +72,9 @@ type Validity struct {
 
 // Scope is what a rule is enacted for.
 type Scope struct {
+	// All: all services of all members of the instance. The member that is named answers
+	// for the rule; it is enacted by vote.
+	All string `json:"all,omitempty" yaml:"all,omitempty"`
 	// Member: all services of all its subsystems.
 	Member string `json:"member,omitempty" yaml:"member,omitempty"`
 	// Subsystem: all its services.

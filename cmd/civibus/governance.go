@@ -27,6 +27,7 @@ what it changes is changed in the block that decides it.`,
 	c.AddCommand(newMemberChanges(a)...)
 	c.AddCommand(newGroupChanges(a)...)
 	c.AddCommand(newUpgradeChanges(a)...)
+	c.AddCommand(newRuleChanges(a)...)
 	c.AddCommand(newPropose(a), newVote(a), newWithdraw(a), newProposalList(a), newProposalShow(a), newHistory(a), newRules(a))
 	return c
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/civibus/civibus/admin"
 	"github.com/civibus/civibus/registry"
 	"github.com/civibus/civibus/registry/registrypb"
+	"github.com/civibus/civibus/rule"
 )
 
 // ballotFlags are the flags of everything that is proposed.
@@ -300,6 +301,35 @@ than the others ("civibus governance rules").`
 	return c
 }
 
+func newRuleChanges(a *app) []*cobra.Command {
+	enact := a.changeCommand("rule FILE", "Propose to enact a rule with its law, for the whole instance or any part of it", cobra.ExactArgs(1), func(_ context.Context, args []string) (*registrypb.Change, error) {
+		r, err := a.readRule(args[0])
+		if err != nil {
+			return nil, err
+		}
+		document, err := r.Encode()
+		if err != nil {
+			return nil, err
+		}
+		return &registrypb.Change{Change: &registrypb.Change_EnactRule{EnactRule: &registrypb.SetRule{Document: document}}}, nil
+	})
+	enact.Long = `Propose to enact a version of a rule. With the scope "all: MEMBER" it is for every
+call of every service in the instance, and the member answers for it; members can
+also decide on rules for others than themselves. "civibus rule check" and "rule
+test" try it before.`
+	var notice string
+	statuses := map[string]registrypb.Status{"active": registrypb.Status_STATUS_ACTIVE, "suspended": registrypb.Status_STATUS_SUSPENDED, "ended": registrypb.Status_STATUS_ENDED}
+	status := a.changeCommand("rule-status RULE STATUS", "Propose to suspend, reinstate or end a version of any rule", cobra.ExactArgs(2), func(_ context.Context, args []string) (*registrypb.Change, error) {
+		s, ok := statuses[args[1]]
+		if !ok {
+			return nil, usageError{fmt.Errorf("status %q: the rule is active, suspended or ended", args[1]), "\"civibus rule list\" shows the rules"}
+		}
+		return &registrypb.Change{Change: &registrypb.Change_SetRuleStatus{SetRuleStatus: &registrypb.SetRuleStatus{Rule: args[0], Status: s, Notice: notice}}}, nil
+	})
+	status.Flags().StringVar(&notice, "notice", "", "`text` that says why it is suspended")
+	return []*cobra.Command{enact, status}
+}
+
 // aboutText names in one word what a change is about.
 func aboutText(change []byte) string {
 	c, err := parseChange(change)
@@ -335,6 +365,13 @@ func aboutText(change []byte) string {
 		return hex.EncodeToString(x.RevokeKey.KeyId)
 	case *registrypb.Change_RecoverMember:
 		return x.RecoverMember.Id
+	case *registrypb.Change_EnactRule:
+		if d, err := rule.Parse(x.EnactRule.Document); err == nil {
+			return fmt.Sprintf("%s/%d: %s (%s, %s)", d.Number, d.Version, d.Title, d.Law.Act, d.Law.Provision)
+		}
+		return "a rule"
+	case *registrypb.Change_SetRuleStatus:
+		return x.SetRuleStatus.Rule
 	}
 	return "of the instance"
 }

@@ -105,9 +105,13 @@ func (a *app) printRule(id string, d *rule.Document) {
 		law += " (" + d.Law.URI + ")"
 	}
 	s := d.Scope
+	everywhere := ""
+	if s.All != "" {
+		everywhere = "all services of the instance; " + s.All + " answers for it"
+	}
 	a.pairs("rule", id, "title", d.Title, "text", strings.ReplaceAll(d.Text, "\n", " "), "law", law,
 		"valid", strings.TrimSpace(cmp.Or(d.Valid.From, "from its enactment")+" until "+cmp.Or(d.Valid.Until, "further notice")),
-		"for", cmp.Or(s.Service, s.Subsystem, s.Member, s.Process+" step "+s.Step), "utc offset", cmp.Or(d.UTCOffset, "+00:00"),
+		"for", cmp.Or(everywhere, s.Service, s.Subsystem, s.Member, s.Process+" step "+s.Step), "utc offset", cmp.Or(d.UTCOffset, "+00:00"),
 		"applies", cmp.Or(d.Applies, "to all"), "requires", d.Requires, "remedy", strings.ReplaceAll(d.Remedy, "\n", " "))
 }
 

@@ -2544,6 +2544,8 @@ type Change struct {
 	//	*Change_CancelUpgrade
 	//	*Change_RevokeKey
 	//	*Change_RecoverMember
+	//	*Change_EnactRule
+	//	*Change_SetRuleStatus
 	Change        isChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2703,6 +2705,24 @@ func (x *Change) GetRecoverMember() *RecoverMember {
 	return nil
 }
 
+func (x *Change) GetEnactRule() *SetRule {
+	if x != nil {
+		if x, ok := x.Change.(*Change_EnactRule); ok {
+			return x.EnactRule
+		}
+	}
+	return nil
+}
+
+func (x *Change) GetSetRuleStatus() *SetRuleStatus {
+	if x != nil {
+		if x, ok := x.Change.(*Change_SetRuleStatus); ok {
+			return x.SetRuleStatus
+		}
+	}
+	return nil
+}
+
 type isChange_Change interface {
 	isChange_Change()
 }
@@ -2759,6 +2779,15 @@ type Change_RecoverMember struct {
 	RecoverMember *RecoverMember `protobuf:"bytes,13,opt,name=recover_member,json=recoverMember,proto3,oneof"`
 }
 
+type Change_EnactRule struct {
+	// From protocol 2 on.
+	EnactRule *SetRule `protobuf:"bytes,14,opt,name=enact_rule,json=enactRule,proto3,oneof"` // of any scope
+}
+
+type Change_SetRuleStatus struct {
+	SetRuleStatus *SetRuleStatus `protobuf:"bytes,15,opt,name=set_rule_status,json=setRuleStatus,proto3,oneof"` // of any rule
+}
+
 func (*Change_AdmitMember) isChange_Change() {}
 
 func (*Change_SuspendMember) isChange_Change() {}
@@ -2784,6 +2813,10 @@ func (*Change_CancelUpgrade) isChange_Change() {}
 func (*Change_RevokeKey) isChange_Change() {}
 
 func (*Change_RecoverMember) isChange_Change() {}
+
+func (*Change_EnactRule) isChange_Change() {}
+
+func (*Change_SetRuleStatus) isChange_Change() {}
 
 // AdmitMember takes a body in as a top-level member, with everything it needs to
 // take part. The keys' possession proofs make it the body's own statement.
@@ -8967,7 +9000,7 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\aPropose\x123\n" +
 	"\x06change\x18\x01 \x01(\v2\x1b.civibus.registry.v1.ChangeR\x06change\x12\x1c\n" +
 	"\treference\x18\x02 \x01(\tR\treference\x12\x17\n" +
-	"\ano_vote\x18\x03 \x01(\bR\x06noVote\"\xc9\a\n" +
+	"\ano_vote\x18\x03 \x01(\bR\x06noVote\"\xd6\b\n" +
 	"\x06Change\x12E\n" +
 	"\fadmit_member\x18\x01 \x01(\v2 .civibus.registry.v1.AdmitMemberH\x00R\vadmitMember\x12K\n" +
 	"\x0esuspend_member\x18\x02 \x01(\v2\".civibus.registry.v1.SuspendMemberH\x00R\rsuspendMember\x12Q\n" +
@@ -8984,7 +9017,10 @@ const file_registry_registrypb_registry_proto_rawDesc = "" +
 	"\x0ecancel_upgrade\x18\v \x01(\v2\".civibus.registry.v1.CancelUpgradeH\x00R\rcancelUpgrade\x12H\n" +
 	"\n" +
 	"revoke_key\x18\f \x01(\v2'.civibus.registry.v1.RevokeKeyEmergencyH\x00R\trevokeKey\x12K\n" +
-	"\x0erecover_member\x18\r \x01(\v2\".civibus.registry.v1.RecoverMemberH\x00R\rrecoverMemberB\b\n" +
+	"\x0erecover_member\x18\r \x01(\v2\".civibus.registry.v1.RecoverMemberH\x00R\rrecoverMember\x12=\n" +
+	"\n" +
+	"enact_rule\x18\x0e \x01(\v2\x1c.civibus.registry.v1.SetRuleH\x00R\tenactRule\x12L\n" +
+	"\x0fset_rule_status\x18\x0f \x01(\v2\".civibus.registry.v1.SetRuleStatusH\x00R\rsetRuleStatusB\b\n" +
 	"\x06change\"\x80\x02\n" +
 	"\vAdmitMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -9732,104 +9768,106 @@ var file_registry_registrypb_registry_proto_depIdxs = []int32{
 	44,  // 60: civibus.registry.v1.Change.cancel_upgrade:type_name -> civibus.registry.v1.CancelUpgrade
 	45,  // 61: civibus.registry.v1.Change.revoke_key:type_name -> civibus.registry.v1.RevokeKeyEmergency
 	46,  // 62: civibus.registry.v1.Change.recover_member:type_name -> civibus.registry.v1.RecoverMember
-	14,  // 63: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
-	33,  // 64: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
-	51,  // 65: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
-	1,   // 66: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
-	39,  // 67: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
-	41,  // 68: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
-	42,  // 69: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
-	6,   // 70: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
-	39,  // 71: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	3,   // 72: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
-	33,  // 73: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
-	7,   // 74: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
-	51,  // 75: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	0,   // 76: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
-	63,  // 77: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
-	8,   // 78: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
-	65,  // 79: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
-	0,   // 80: civibus.registry.v1.SetRuleStatus.status:type_name -> civibus.registry.v1.Status
-	0,   // 81: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
-	0,   // 82: civibus.registry.v1.SetEvidenceType.status:type_name -> civibus.registry.v1.Status
-	14,  // 83: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
-	0,   // 84: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
-	72,  // 85: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
-	1,   // 86: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
-	2,   // 87: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
-	3,   // 88: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
-	0,   // 89: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
-	72,  // 90: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
-	4,   // 91: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
-	20,  // 92: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
-	0,   // 93: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
-	72,  // 94: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
-	24,  // 95: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
-	0,   // 96: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
-	72,  // 97: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
-	72,  // 98: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
-	42,  // 99: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
-	51,  // 100: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
-	31,  // 101: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
-	42,  // 102: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
-	9,   // 103: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
-	88,  // 104: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
-	90,  // 105: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
-	72,  // 106: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
-	93,  // 107: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
-	10,  // 108: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
-	39,  // 109: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
-	0,   // 110: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
-	72,  // 111: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
-	72,  // 112: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
-	63,  // 113: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
-	100, // 114: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
-	101, // 115: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
-	102, // 116: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
-	8,   // 117: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
-	64,  // 118: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
-	0,   // 119: civibus.registry.v1.EnactedRule.status:type_name -> civibus.registry.v1.Status
-	72,  // 120: civibus.registry.v1.EnactedRule.periods:type_name -> civibus.registry.v1.Period
-	0,   // 121: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
-	72,  // 122: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
-	107, // 123: civibus.registry.v1.UsagePeriod.count:type_name -> civibus.registry.v1.UsageCount
-	107, // 124: civibus.registry.v1.UsagePeriod.total:type_name -> civibus.registry.v1.UsageCount
-	0,   // 125: civibus.registry.v1.EvidenceType.status:type_name -> civibus.registry.v1.Status
-	72,  // 126: civibus.registry.v1.EvidenceType.periods:type_name -> civibus.registry.v1.Period
-	73,  // 127: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
-	74,  // 128: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
-	75,  // 129: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
-	76,  // 130: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
-	77,  // 131: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
-	78,  // 132: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
-	79,  // 133: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
-	80,  // 134: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
-	81,  // 135: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
-	83,  // 136: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
-	85,  // 137: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
-	86,  // 138: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
-	84,  // 139: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
-	87,  // 140: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
-	89,  // 141: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
-	91,  // 142: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
-	92,  // 143: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
-	94,  // 144: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
-	95,  // 145: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
-	96,  // 146: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
-	110, // 147: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
-	97,  // 148: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
-	98,  // 149: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
-	99,  // 150: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
-	103, // 151: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
-	104, // 152: civibus.registry.v1.Event.rule_set:type_name -> civibus.registry.v1.EnactedRule
-	105, // 153: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
-	106, // 154: civibus.registry.v1.Event.usage_anchored:type_name -> civibus.registry.v1.UsagePeriod
-	108, // 155: civibus.registry.v1.Event.evidence_type_set:type_name -> civibus.registry.v1.EvidenceType
-	156, // [156:156] is the sub-list for method output_type
-	156, // [156:156] is the sub-list for method input_type
-	156, // [156:156] is the sub-list for extension type_name
-	156, // [156:156] is the sub-list for extension extendee
-	0,   // [0:156] is the sub-list for field type_name
+	67,  // 63: civibus.registry.v1.Change.enact_rule:type_name -> civibus.registry.v1.SetRule
+	68,  // 64: civibus.registry.v1.Change.set_rule_status:type_name -> civibus.registry.v1.SetRuleStatus
+	14,  // 65: civibus.registry.v1.AdmitMember.gateways:type_name -> civibus.registry.v1.Gateway
+	33,  // 66: civibus.registry.v1.AdmitMember.keys:type_name -> civibus.registry.v1.NewKey
+	51,  // 67: civibus.registry.v1.AdmitMember.nodes:type_name -> civibus.registry.v1.NodeAddress
+	1,   // 68: civibus.registry.v1.NewKey.purpose:type_name -> civibus.registry.v1.Purpose
+	39,  // 69: civibus.registry.v1.SetValidators.validators:type_name -> civibus.registry.v1.ValidatorPower
+	41,  // 70: civibus.registry.v1.SetParams.registrars:type_name -> civibus.registry.v1.Registrars
+	42,  // 71: civibus.registry.v1.SetParams.rules:type_name -> civibus.registry.v1.Rule
+	6,   // 72: civibus.registry.v1.SetParams.second_seals:type_name -> civibus.registry.v1.SecondSeals
+	39,  // 73: civibus.registry.v1.PlanUpgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	3,   // 74: civibus.registry.v1.RevokeKeyEmergency.reason:type_name -> civibus.registry.v1.RevocationReason
+	33,  // 75: civibus.registry.v1.RecoverMember.key:type_name -> civibus.registry.v1.NewKey
+	7,   // 76: civibus.registry.v1.NodeAddress.role:type_name -> civibus.registry.v1.NodeRole
+	51,  // 77: civibus.registry.v1.SetNodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	0,   // 78: civibus.registry.v1.SetProcessStatus.status:type_name -> civibus.registry.v1.Status
+	63,  // 79: civibus.registry.v1.StartInstance.parts:type_name -> civibus.registry.v1.Part
+	8,   // 80: civibus.registry.v1.PostStep.kind:type_name -> civibus.registry.v1.StepKind
+	65,  // 81: civibus.registry.v1.PostStep.yields:type_name -> civibus.registry.v1.Yield
+	0,   // 82: civibus.registry.v1.SetRuleStatus.status:type_name -> civibus.registry.v1.Status
+	0,   // 83: civibus.registry.v1.SetTopic.status:type_name -> civibus.registry.v1.Status
+	0,   // 84: civibus.registry.v1.SetEvidenceType.status:type_name -> civibus.registry.v1.Status
+	14,  // 85: civibus.registry.v1.Member.gateways:type_name -> civibus.registry.v1.Gateway
+	0,   // 86: civibus.registry.v1.Member.status:type_name -> civibus.registry.v1.Status
+	72,  // 87: civibus.registry.v1.Member.periods:type_name -> civibus.registry.v1.Period
+	1,   // 88: civibus.registry.v1.Key.purpose:type_name -> civibus.registry.v1.Purpose
+	2,   // 89: civibus.registry.v1.Key.algorithm:type_name -> civibus.registry.v1.Algorithm
+	3,   // 90: civibus.registry.v1.Key.reason:type_name -> civibus.registry.v1.RevocationReason
+	0,   // 91: civibus.registry.v1.Subsystem.status:type_name -> civibus.registry.v1.Status
+	72,  // 92: civibus.registry.v1.Subsystem.periods:type_name -> civibus.registry.v1.Period
+	4,   // 93: civibus.registry.v1.Service.type:type_name -> civibus.registry.v1.ServiceType
+	20,  // 94: civibus.registry.v1.Service.endpoints:type_name -> civibus.registry.v1.Endpoint
+	0,   // 95: civibus.registry.v1.Service.status:type_name -> civibus.registry.v1.Status
+	72,  // 96: civibus.registry.v1.Service.periods:type_name -> civibus.registry.v1.Period
+	24,  // 97: civibus.registry.v1.Right.terms:type_name -> civibus.registry.v1.GrantRight
+	0,   // 98: civibus.registry.v1.Right.status:type_name -> civibus.registry.v1.Status
+	72,  // 99: civibus.registry.v1.Right.periods:type_name -> civibus.registry.v1.Period
+	72,  // 100: civibus.registry.v1.GroupMember.periods:type_name -> civibus.registry.v1.Period
+	42,  // 101: civibus.registry.v1.Params.rules:type_name -> civibus.registry.v1.Rule
+	51,  // 102: civibus.registry.v1.Nodes.nodes:type_name -> civibus.registry.v1.NodeAddress
+	31,  // 103: civibus.registry.v1.Proposal.change:type_name -> civibus.registry.v1.Change
+	42,  // 104: civibus.registry.v1.Proposal.rule:type_name -> civibus.registry.v1.Rule
+	9,   // 105: civibus.registry.v1.Proposal.status:type_name -> civibus.registry.v1.ProposalStatus
+	88,  // 106: civibus.registry.v1.Proposal.tally:type_name -> civibus.registry.v1.Tally
+	90,  // 107: civibus.registry.v1.Vote.ballots:type_name -> civibus.registry.v1.Ballot
+	72,  // 108: civibus.registry.v1.Delegation.periods:type_name -> civibus.registry.v1.Period
+	93,  // 109: civibus.registry.v1.Hosting.periods:type_name -> civibus.registry.v1.HostPeriod
+	10,  // 110: civibus.registry.v1.Upgrade.status:type_name -> civibus.registry.v1.UpgradeStatus
+	39,  // 111: civibus.registry.v1.Upgrade.validators:type_name -> civibus.registry.v1.ValidatorPower
+	0,   // 112: civibus.registry.v1.Process.status:type_name -> civibus.registry.v1.Status
+	72,  // 113: civibus.registry.v1.Process.periods:type_name -> civibus.registry.v1.Period
+	72,  // 114: civibus.registry.v1.ProcessRole.periods:type_name -> civibus.registry.v1.Period
+	63,  // 115: civibus.registry.v1.Instance.parts:type_name -> civibus.registry.v1.Part
+	100, // 116: civibus.registry.v1.Instance.steps:type_name -> civibus.registry.v1.StepState
+	101, // 117: civibus.registry.v1.Instance.facts:type_name -> civibus.registry.v1.KnownFact
+	102, // 118: civibus.registry.v1.Instance.consents:type_name -> civibus.registry.v1.Consent
+	8,   // 119: civibus.registry.v1.StepState.last_kind:type_name -> civibus.registry.v1.StepKind
+	64,  // 120: civibus.registry.v1.StepPosted.event:type_name -> civibus.registry.v1.PostStep
+	0,   // 121: civibus.registry.v1.EnactedRule.status:type_name -> civibus.registry.v1.Status
+	72,  // 122: civibus.registry.v1.EnactedRule.periods:type_name -> civibus.registry.v1.Period
+	0,   // 123: civibus.registry.v1.Topic.status:type_name -> civibus.registry.v1.Status
+	72,  // 124: civibus.registry.v1.Topic.periods:type_name -> civibus.registry.v1.Period
+	107, // 125: civibus.registry.v1.UsagePeriod.count:type_name -> civibus.registry.v1.UsageCount
+	107, // 126: civibus.registry.v1.UsagePeriod.total:type_name -> civibus.registry.v1.UsageCount
+	0,   // 127: civibus.registry.v1.EvidenceType.status:type_name -> civibus.registry.v1.Status
+	72,  // 128: civibus.registry.v1.EvidenceType.periods:type_name -> civibus.registry.v1.Period
+	73,  // 129: civibus.registry.v1.Event.member_set:type_name -> civibus.registry.v1.Member
+	74,  // 130: civibus.registry.v1.Event.key_set:type_name -> civibus.registry.v1.Key
+	75,  // 131: civibus.registry.v1.Event.subsystem_set:type_name -> civibus.registry.v1.Subsystem
+	76,  // 132: civibus.registry.v1.Event.service_set:type_name -> civibus.registry.v1.Service
+	77,  // 133: civibus.registry.v1.Event.right_set:type_name -> civibus.registry.v1.Right
+	78,  // 134: civibus.registry.v1.Event.group_set:type_name -> civibus.registry.v1.Group
+	79,  // 135: civibus.registry.v1.Event.group_member_set:type_name -> civibus.registry.v1.GroupMember
+	80,  // 136: civibus.registry.v1.Event.log_anchored:type_name -> civibus.registry.v1.Log
+	81,  // 137: civibus.registry.v1.Event.notarised:type_name -> civibus.registry.v1.Notarisation
+	83,  // 138: civibus.registry.v1.Event.params_set:type_name -> civibus.registry.v1.Params
+	85,  // 139: civibus.registry.v1.Event.validator_set:type_name -> civibus.registry.v1.Validator
+	86,  // 140: civibus.registry.v1.Event.nodes_set:type_name -> civibus.registry.v1.Nodes
+	84,  // 141: civibus.registry.v1.Event.votes_set:type_name -> civibus.registry.v1.Votes
+	87,  // 142: civibus.registry.v1.Event.proposal_set:type_name -> civibus.registry.v1.Proposal
+	89,  // 143: civibus.registry.v1.Event.vote_cast:type_name -> civibus.registry.v1.Vote
+	91,  // 144: civibus.registry.v1.Event.delegation_set:type_name -> civibus.registry.v1.Delegation
+	92,  // 145: civibus.registry.v1.Event.hosting_set:type_name -> civibus.registry.v1.Hosting
+	94,  // 146: civibus.registry.v1.Event.upgrade_set:type_name -> civibus.registry.v1.Upgrade
+	95,  // 147: civibus.registry.v1.Event.misbehaviour_recorded:type_name -> civibus.registry.v1.Misbehaviour
+	96,  // 148: civibus.registry.v1.Event.chain_set:type_name -> civibus.registry.v1.Chain
+	110, // 149: civibus.registry.v1.Event.block_committed:type_name -> civibus.registry.v1.BlockCommitted
+	97,  // 150: civibus.registry.v1.Event.process_set:type_name -> civibus.registry.v1.Process
+	98,  // 151: civibus.registry.v1.Event.process_role_set:type_name -> civibus.registry.v1.ProcessRole
+	99,  // 152: civibus.registry.v1.Event.instance_set:type_name -> civibus.registry.v1.Instance
+	103, // 153: civibus.registry.v1.Event.step_posted:type_name -> civibus.registry.v1.StepPosted
+	104, // 154: civibus.registry.v1.Event.rule_set:type_name -> civibus.registry.v1.EnactedRule
+	105, // 155: civibus.registry.v1.Event.topic_set:type_name -> civibus.registry.v1.Topic
+	106, // 156: civibus.registry.v1.Event.usage_anchored:type_name -> civibus.registry.v1.UsagePeriod
+	108, // 157: civibus.registry.v1.Event.evidence_type_set:type_name -> civibus.registry.v1.EvidenceType
+	158, // [158:158] is the sub-list for method output_type
+	158, // [158:158] is the sub-list for method input_type
+	158, // [158:158] is the sub-list for extension type_name
+	158, // [158:158] is the sub-list for extension extendee
+	0,   // [0:158] is the sub-list for field type_name
 }
 
 func init() { file_registry_registrypb_registry_proto_init() }
@@ -9894,6 +9932,8 @@ func file_registry_registrypb_registry_proto_init() {
 		(*Change_CancelUpgrade)(nil),
 		(*Change_RevokeKey)(nil),
 		(*Change_RecoverMember)(nil),
+		(*Change_EnactRule)(nil),
+		(*Change_SetRuleStatus)(nil),
 	}
 	file_registry_registrypb_registry_proto_msgTypes[98].OneofWrappers = []any{
 		(*Event_MemberSet)(nil),
