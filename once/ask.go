@@ -87,6 +87,9 @@ func (r *Runtime) find(client civibus.ClientID, id string) (*asked, error) {
 		return nil, refuse("unknown_request", "there is no request %.64q", id)
 	}
 	known, err := r.store.get(askedKind+id, a)
+	if err == nil && !known {
+		err = r.gone(id)
+	}
 	if err == nil && (!known || a.Client != client.String()) {
 		err = refuse("unknown_request", "%s has made no request %s", client, id)
 	}
@@ -133,6 +136,9 @@ func (r *Runtime) move(a *asked, e event) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a.State, a.Changed = next, r.Clock()
+	if e == decline {
+		return r.store.replace(askedKind+a.ID, a) // the document goes in copies too
+	}
 	return r.store.put(askedKind+a.ID, a)
 }
 

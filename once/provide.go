@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/civibus/civibus"
@@ -134,6 +135,9 @@ func (r *Runtime) show(req *http.Request, at, client civibus.ClientID, text []by
 func (r *Runtime) known(key string, name Digest) (*Shown, error) {
 	g := new(given)
 	known, err := r.store.get(key, g)
+	if err == nil && !known {
+		err = r.gone(key[strings.LastIndexByte(key, '/')+1:])
+	}
 	if err != nil || !known {
 		return nil, err
 	}
@@ -225,6 +229,8 @@ func (r *Runtime) give(client civibus.ClientID, token string) (*Given, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case !known && r.gone(d.ID) != nil:
+		return nil, r.gone(d.ID)
 	case !known:
 		return nil, refuse("unknown_request", "nothing was shown for request %.64q", d.ID)
 	case d.Request != g.Request || d.Type != g.Type:
@@ -247,7 +253,11 @@ func (r *Runtime) give(client civibus.ClientID, token string) (*Given, error) {
 	}
 	if g.Token == "" {
 		g.Token, g.Decision = token, d.Decision
-		if err := r.store.put(key, g); err != nil {
+		write := r.store.put
+		if d.Decision == Declined {
+			write = r.store.replace // the document goes in copies too
+		}
+		if err := write(key, g); err != nil {
 			return nil, err
 		}
 	}
@@ -278,7 +288,7 @@ func failWith(w http.ResponseWriter, err error) {
 		status = http.StatusRequestEntityTooLarge
 	case "limit_reached":
 		status = http.StatusTooManyRequests
-	case "expired":
+	case "expired", "erased":
 		status = http.StatusGone
 	}
 	answer(w, status, &failure{refused.Code, refused.Reason})

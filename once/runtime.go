@@ -45,6 +45,9 @@ type Config struct {
 	// Keep is how long a person may take to decide, and how long evidence is kept.
 	// Default: 24 h.
 	Keep time.Duration
+	// Note has the body's evidence log sign and keep a note of what was erased, such as
+	// "request ID", and by which law, and returns its number. Nil: there are no notes.
+	Note func(ctx context.Context, what, ground string) (number uint64, err error)
 	// Clock tells the time. Required.
 	Clock civibus.Clock
 	// Logger takes what happens; never whose evidence it is. Required.
@@ -65,6 +68,8 @@ type Runtime struct {
 	store *store
 	mu    sync.Mutex      // what is read and then written is so by one at a time
 	busy  map[string]bool // requests with an exchange under way
+
+	noting sync.Mutex // an erasure is noted once
 }
 
 // Open opens what a body knows of requests for evidence.
@@ -87,11 +92,17 @@ func Open(c Config) (*Runtime, error) {
 // Close closes the store.
 func (r *Runtime) Close() error { return r.store.db.Close() }
 
-// Run deletes what has lapsed, until the context ends.
+// Run deletes what has lapsed, and makes notes of erasures that have none, until the
+// context ends.
 func (r *Runtime) Run(ctx context.Context) error {
 	t := time.NewTicker(time.Minute)
 	defer t.Stop()
 	for {
+		if r.Note != nil {
+			if err := r.noteAgain(ctx); err != nil && ctx.Err() == nil {
+				r.Logger.WarnContext(ctx, "once: an erasure is noted later", "err", err)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
@@ -103,8 +114,8 @@ func (r *Runtime) Run(ctx context.Context) error {
 	}
 }
 
-// Sweep deletes the evidence and the subjects of requests whose time is over, and
-// after a year what was decided about them.
+// Sweep deletes the evidence and the subjects of requests whose time is over, with their
+// keys, and after a year what was decided about them.
 func (r *Runtime) Sweep() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +142,7 @@ func (r *Runtime) Sweep() error {
 	if err != nil {
 		return err
 	}
-	return r.store.each(givenKind, func(value []byte) ([]byte, error) {
+	err = r.store.each(givenKind, func(value []byte) ([]byte, error) {
 		var g given
 		if err := json.Unmarshal(value, &g); err != nil {
 			return nil, err
@@ -145,6 +156,10 @@ func (r *Runtime) Sweep() error {
 		g.Content = nil
 		return json.Marshal(&g)
 	})
+	if err != nil {
+		return err
+	}
+	return r.forget()
 }
 
 // room reports whether one more request may be kept.
@@ -158,5 +173,5 @@ func (r *Runtime) room(kind string) error {
 
 // Backup adds the requests of both sides to a backup.
 func (r *Runtime) Backup(ctx context.Context, put func(name string, size int64, content io.Reader) error, name string) error {
-	return r.store.db.Backup(put, name, ctx.Err)
+	return r.store.db.Backup(put, r.Dir, name, ctx.Err)
 }

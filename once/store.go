@@ -2,15 +2,11 @@ package once
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"strings"
 	"time"
 
-	"github.com/syndtr/goleveldb/leveldb"
-	"github.com/syndtr/goleveldb/leveldb/opt"
-	"github.com/syndtr/goleveldb/leveldb/util"
-
-	"github.com/civibus/civibus/internal/ldb"
+	"github.com/civibus/civibus/internal/vault"
 )
 
 // asked is a request of this body, and where it stands.
@@ -46,19 +42,31 @@ type given struct {
 
 // The kinds of keys.
 const (
-	askedKind = "asked/"
-	givenKind = "given/"
+	askedKind  = "asked/"
+	givenKind  = "given/"
+	erasedKind = "erased/" // request: what is left of it
+	notingKind = "noting/" // request: its erasure has no note yet
 )
 
-// store keeps requests of both sides. Every write is synced.
-type store struct{ db *ldb.DB }
+// store keeps requests of both sides. Every write is synced. Each request is sealed under
+// a key of its own, which goes with what is deleted of it.
+type store struct{ db *vault.DB }
 
 func openStore(dir string) (*store, error) {
-	db, err := ldb.Open(dir, opt.Options{WriteBuffer: 4 << 20})
+	db, err := vault.Open(dir, vault.Layout{Store: "civibus-once", Group: groupOf, Prefixes: func(group string) []string { return []string{group} }})
 	if err != nil {
 		return nil, fmt.Errorf("open the store of evidence requests in %s: %w", dir, err)
 	}
 	return &store{db}, nil
+}
+
+// groupOf is the request that a value is of, on one side. What is left of an erased one
+// says nothing of a person.
+func groupOf(key string) string {
+	if strings.HasPrefix(key, erasedKind) || strings.HasPrefix(key, notingKind) {
+		return ""
+	}
+	return key
 }
 
 func (s *store) put(key string, v any) error {
@@ -66,49 +74,53 @@ func (s *store) put(key string, v any) error {
 	if err != nil {
 		return err
 	}
-	return s.db.Put([]byte(key), text, &opt.WriteOptions{Sync: true})
+	b := new(vault.Batch)
+	b.Put(key, text)
+	return s.db.Write(b)
+}
+
+// replace is put, and destroys what was there before.
+func (s *store) replace(key string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	b := new(vault.Batch)
+	b.Erase(key)
+	b.Put(key, text)
+	return s.db.Write(b)
 }
 
 func (s *store) get(key string, to any) (bool, error) {
-	text, err := s.db.Get([]byte(key), nil)
-	if errors.Is(err, leveldb.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read %s: %w", key, err)
+	text, ok, err := s.db.Get(key)
+	if err != nil || !ok {
+		return false, err
 	}
 	return true, json.Unmarshal(text, to)
 }
 
 // count is how many keys of a kind there are, at most up to.
-func (s *store) count(kind string, up int) (n int, err error) {
-	it := s.db.NewIterator(util.BytesPrefix([]byte(kind)), nil)
-	defer it.Release()
-	for n < up && it.Next() {
-		n++
-	}
-	return n, it.Error()
-}
+func (s *store) count(kind string, up int) (n int, err error) { return s.db.Count(kind, up) }
 
 // each calls fn with the values of a kind; what fn returns is put in its place, nothing
-// deletes it, and the same leaves it.
+// deletes it, and the same leaves it. What was there before is destroyed.
 func (s *store) each(kind string, fn func(value []byte) ([]byte, error)) error {
-	it := s.db.NewIterator(util.BytesPrefix([]byte(kind)), nil)
-	defer it.Release()
-	var b leveldb.Batch
-	for it.Next() {
-		out, err := fn(it.Value())
+	b := new(vault.Batch)
+	err := s.db.Each(kind, func(key string, value []byte) error {
+		out, err := fn(value)
 		switch {
 		case err != nil:
 			return err
 		case out == nil:
-			b.Delete(it.Key())
-		case string(out) != string(it.Value()):
-			b.Put(it.Key(), out)
+			b.Erase(key)
+		case string(out) != string(value):
+			b.Erase(key)
+			b.Put(key, out)
 		}
-	}
-	if err := it.Error(); err != nil || b.Len() == 0 {
+		return nil
+	})
+	if err != nil || b.Empty() {
 		return err
 	}
-	return s.db.Write(&b, &opt.WriteOptions{Sync: true})
+	return s.db.Write(b)
 }

@@ -41,6 +41,7 @@ type InstanceStatus struct {
 	Events   int          `json:"events"`
 	Steps    []StepStatus `json:"steps"`
 	Facts    []FactStatus `json:"facts,omitempty"`
+	Erased   *time.Time   `json:"erased,omitempty"` // when this body erased what it had of it
 }
 
 // StepStatus is where a step stands.
@@ -178,6 +179,12 @@ func (r *Runtime) statusOf(in *registry.ProcessInstance, run *definition.Instanc
 			status.Due, status.Overdue = &state.Due, now.After(state.Due)
 		}
 		out.Steps = append(out.Steps, status)
+	}
+	var left erased
+	if gone, err := r.store.get(erasedKind+in.ID, &left); err != nil {
+		return nil, err
+	} else if gone {
+		out.Erased = &left.Time
 	}
 	held, err := r.store.held(in.ID)
 	if err != nil {

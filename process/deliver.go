@@ -134,7 +134,11 @@ func (r *Runtime) takeFact(w http.ResponseWriter, req *http.Request) {
 	// 3. On disk.
 	b := &batch{}
 	b.put(heldKey(&h), &h)
-	if err := r.store.write(b); err != nil {
+	var gone *ErasedError
+	if err := r.store.write(b); errors.As(err, &gone) {
+		fail(w, http.StatusConflict, "erased", "this body has erased what it had of the instance")
+		return
+	} else if err != nil {
 		r.Logger.ErrorContext(req.Context(), "process: a fact could not be kept", "err", err)
 		fail(w, http.StatusServiceUnavailable, "unavailable", "the fact could not be kept")
 		return
@@ -201,7 +205,10 @@ func failWith(w http.ResponseWriter, err error) {
 	var none *NotFoundError
 	var refused *Refused
 	var unlawful *RuleNotKept
+	var gone *ErasedError
 	switch {
+	case errors.As(err, &gone):
+		fail(w, http.StatusConflict, "erased", gone.Error())
 	case errors.As(err, &unlawful):
 		answer(w, http.StatusForbidden, &failure{"rule_not_kept", unlawful.Error(), unlawful.Refusal})
 	case errors.As(err, &bad):

@@ -55,6 +55,9 @@ type Config struct {
 	Sign func(ctx context.Context, r *http.Request, body []byte) error
 	// HTTP calls the body's systems. Required.
 	HTTP *http.Client
+	// Note has the body's evidence log sign and keep a note of what was erased, such as
+	// "instance ID", and by which law, and returns its number. Nil: there are no notes.
+	Note func(ctx context.Context, what, ground string) (number uint64, err error)
 	// Clock tells the time. Required.
 	Clock civibus.Clock
 	// Logger takes what happens; never values of facts. Required.
@@ -89,6 +92,7 @@ type Runtime struct {
 	wg     sync.WaitGroup
 
 	keeping sync.Mutex // what came of a turn is kept once
+	noting  sync.Mutex // an erasure is noted once
 }
 
 // pause is how long something waits before it is tried again.
@@ -168,9 +172,14 @@ func (r *Runtime) pass(ctx context.Context, v *registry.View) error {
 		return err
 	}
 	// 3. Facts that others are still to be shown.
-	return r.store.each(deliveryKind, func(key string, value []byte) error {
+	err = r.store.each(deliveryKind, func(key string, value []byte) error {
 		return r.deliverAgain(ctx, v, key, value)
 	})
+	if err != nil {
+		return err
+	}
+	// 4. Notes of what was erased.
+	return r.noteAgain(ctx)
 }
 
 // start runs something unless it is under way, has to wait, or too much is under way.
@@ -435,7 +444,8 @@ func (r *Runtime) publish(ctx context.Context, res *result) error {
 	b := &batch{}
 	b.put(done.key(), &done)
 	b.remove(pendingKind + done.key())
-	if werr := r.store.write(b); werr != nil {
+	var gone *ErasedError
+	if werr := r.store.write(b); werr != nil && !errors.As(werr, &gone) {
 		return werr
 	}
 	if refused != nil {
@@ -448,5 +458,5 @@ func (r *Runtime) publish(ctx context.Context, res *result) error {
 
 // Backup adds what the body knows of its processes to a backup.
 func (r *Runtime) Backup(ctx context.Context, put func(name string, size int64, content io.Reader) error, name string) error {
-	return r.store.db.Backup(put, name, ctx.Err)
+	return r.store.db.Backup(put, r.Dir, name, ctx.Err)
 }

@@ -5,14 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
+	"sync"
 
-	"github.com/syndtr/goleveldb/leveldb"
-	"github.com/syndtr/goleveldb/leveldb/opt"
-	"github.com/syndtr/goleveldb/leveldb/util"
-
-	"github.com/civibus/civibus/internal/ldb"
+	"github.com/civibus/civibus/internal/vault"
 	"github.com/civibus/civibus/process/definition"
 )
 
@@ -72,18 +68,19 @@ type delivery struct {
 	From      string `json:"from"`      // the own subsystem
 }
 
-// store keeps what a body knows of its processes. Every write is synced.
-type store struct{ db *ldb.DB }
+// store keeps what a body knows of its processes. Every write is synced. The values of
+// an instance are sealed under one key, and are erased together.
+type store struct {
+	db *vault.DB
+	mu sync.Mutex // nothing is written of an instance while it is erased
+}
 
 func openStore(dir string) (*store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("open the store of processes: %w", err)
-	}
-	db, err := ldb.Open(dir, opt.Options{WriteBuffer: 4 << 20})
+	db, err := vault.Open(dir, vault.Layout{Store: "civibus-process", Group: groupOf, Prefixes: prefixesOf})
 	if err != nil {
 		return nil, fmt.Errorf("open the store of processes in %s: %w", dir, err)
 	}
-	return &store{db}, nil
+	return &store{db: db}, nil
 }
 
 func (s *store) close() error { return s.db.Close() }
@@ -94,7 +91,40 @@ const (
 	resultKind   = "result/"
 	deliveryKind = "deliver/"
 	pendingKind  = "pending/" // result whose event the registry may not have: its key
+	erasedKind   = "erased/"  // instance: what is left of it
+	notingKind   = "noting/"  // instance: its erasure has no note yet
 )
+
+// groupOf is the instance that a value is of, which is sealed with all others of it. What
+// is left of an erased one says nothing of a person.
+func groupOf(key string) string {
+	for _, kind := range []string{erasedKind, notingKind} {
+		if strings.HasPrefix(key, kind) {
+			return ""
+		}
+	}
+	for _, kind := range instanceKinds {
+		if rest, ok := strings.CutPrefix(key, kind); ok {
+			instance, _, _ := strings.Cut(rest, "/")
+			return instance
+		}
+	}
+	return key
+}
+
+var instanceKinds = []string{heldKind, resultKind, deliveryKind, pendingKind + resultKind}
+
+// prefixesOf are those of the keys of a group.
+func prefixesOf(group string) []string {
+	if strings.Contains(group, "/") {
+		return []string{group} // a key for itself
+	}
+	var out []string
+	for _, kind := range instanceKinds {
+		out = append(out, kind+group+"/")
+	}
+	return out
+}
 
 func heldKey(h *Held) string { return heldKind + h.Instance + "/" + h.Fact }
 
@@ -116,47 +146,54 @@ func (d *delivery) key() string {
 
 // batch collects what is written together.
 type batch struct {
-	b   leveldb.Batch
-	err error
+	b    vault.Batch
+	puts []string // their keys
+	err  error
 }
 
 func (b *batch) put(key string, v any) {
 	text, err := json.Marshal(v)
 	b.err = errors.Join(b.err, err)
-	b.b.Put([]byte(key), text)
+	b.b.Put(key, text)
+	b.puts = append(b.puts, key)
 }
 
-func (b *batch) remove(key string) { b.b.Delete([]byte(key)) }
+func (b *batch) remove(key string) { b.b.Delete(key) }
 
+// write writes a batch. Nothing is written of an instance that was erased: *ErasedError.
 func (s *store) write(b *batch) error {
 	if b.err != nil {
 		return b.err
 	}
-	return s.db.Write(&b.b, &opt.WriteOptions{Sync: true})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range b.puts {
+		instance := groupOf(key)
+		if instance == "" {
+			continue
+		}
+		var old erased
+		if gone, err := s.get(erasedKind+instance, &old); err != nil {
+			return err
+		} else if gone {
+			return &ErasedError{instance, old.Number}
+		}
+	}
+	return s.db.Write(&b.b)
 }
 
 // get reads a value, or says that there is none.
 func (s *store) get(key string, to any) (bool, error) {
-	text, err := s.db.Get([]byte(key), nil)
-	if errors.Is(err, leveldb.ErrNotFound) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read %s: %w", key, err)
+	text, ok, err := s.db.Get(key)
+	if err != nil || !ok {
+		return false, err
 	}
 	return true, json.Unmarshal(text, to)
 }
 
 // each calls fn with the values of a kind, until it returns an error.
 func (s *store) each(prefix string, fn func(key string, value []byte) error) error {
-	it := s.db.NewIterator(util.BytesPrefix([]byte(prefix)), nil)
-	defer it.Release()
-	for it.Next() {
-		if err := fn(string(it.Key()), it.Value()); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+	return s.db.Each(prefix, fn)
 }
 
 // held returns the facts of an instance that this body has, by fact.

@@ -232,11 +232,33 @@ func (k *Keys) Seal(dst, plain []byte, mark byte) []byte {
 	k.mu.Lock()
 	n, key := k.take()
 	k.mu.Unlock()
+	return sealUnder(n, key, dst, plain, mark)
+}
+
+func sealUnder(n uint64, key [sha256.Size]byte, dst, plain []byte, mark byte) []byte {
 	head := dst[len(dst)-HeadSize:]
 	binary.BigEndian.PutUint64(head, n)
 	rand.Read(head[8:16])
 	head[16] = mark
 	return aead(key).Seal(dst, nonce(head), plain, head[16:17])
+}
+
+// SealUnder seals something under a number that something was sealed under before, so
+// that destroying its key erases both. The nonces are random and of 8 bytes: some
+// thousands under one number are few enough.
+func (k *Keys) SealUnder(n uint64, dst, plain []byte, mark byte) ([]byte, error) {
+	key, err := k.Key(n)
+	if err != nil {
+		return nil, err
+	}
+	return sealUnder(n, key, dst, plain, mark), nil
+}
+
+// Destroyed reports whether the key of a number was destroyed.
+func (k *Keys) Destroyed(n uint64) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.covering(n) == nil
 }
 
 // Number is that of something sealed.
@@ -264,7 +286,7 @@ func (k *Keys) Open(sealed []byte, mark byte) ([]byte, error) {
 	return plain, nil
 }
 
-// nonce is that of a head. A key seals once, but for what a crash took back.
+// nonce is that of a head. A key seals few things: one, or those of SealUnder.
 func nonce(head []byte) []byte {
 	return append(make([]byte, 4, 12), head[8:16]...)
 }
