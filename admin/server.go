@@ -66,6 +66,10 @@ type Backend interface {
 	Erase(ctx context.Context, q EraseRequest) (Erasure, error)
 	// Erasures returns at most limit erasures from a number on.
 	Erasures(from uint64, limit int) ([]Erasure, error)
+	// EraseInstance erases what the body keeps of an instance of a process.
+	EraseInstance(ctx context.Context, id, ground string) (Erasure, error)
+	// EraseRequest erases what the body keeps of a request for evidence.
+	EraseRequest(ctx context.Context, id, ground string) (Erasure, error)
 	// CheckLog checks the evidence log against the registry.
 	CheckLog(ctx context.Context) (Check, error)
 	// Config returns the effective configuration as a file.
@@ -121,6 +125,8 @@ func NewServer(b Backend, log *slog.Logger) *Server {
 	s.handle("GET /v1/processes/{id...}", s.processDefinition)
 	s.handle("GET /v1/process-instances", s.processInstances)
 	s.handle("GET /v1/process-instances/{id}", s.processInstance)
+	s.handle("POST /v1/process-instances/{id}/erasure", s.eraseInstance)
+	s.handle("POST /v1/evidence-requests/{id}/erasure", s.eraseRequest)
 	s.handle("GET /v1/governance", s.governance)
 	s.handle("GET /v1/proposals", s.proposals)
 	s.handle("GET /v1/proposals/open", s.openProposals)

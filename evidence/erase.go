@@ -120,6 +120,9 @@ func ParseErasure(text []byte, origin string, key *civibus.PublicKey) (Erasure, 
 	return e, nil
 }
 
+// CheckNote checks what NoteErasure would be asked for.
+func CheckNote(others []string, ground string) error { return checkErasure(nil, others, ground) }
+
 // checkErasure checks what is asked for.
 func checkErasure(leaves []uint64, others []string, ground string) error {
 	if i := slices.IndexFunc(others, func(o string) bool { return !otherForm.MatchString(o) }); i >= 0 {

@@ -49,7 +49,7 @@ func (n *Node) openOnce(closers *closers) error {
 			}
 			return n.sealSigner(transport.InForce(v, n.member, civibus.SealKey))
 		},
-		Call: n.callOnce, Fetch: n.fetchEvidence, Keep: time.Duration(n.cfg.Once.Keep), Clock: n.clock, Logger: n.log.With("room", "once"),
+		Call: n.callOnce, Fetch: n.fetchEvidence, Keep: time.Duration(n.cfg.Once.Keep), Note: n.noteErasure, Clock: n.clock, Logger: n.log.With("room", "once"),
 	})
 	if err != nil {
 		return err

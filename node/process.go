@@ -54,7 +54,7 @@ func (n *Node) openProcess(closers *closers) error {
 			return process.Outcome{Code: c.Code, Reason: c.Reason, TxHash: c.TxHash, Height: c.Height}, err
 		},
 		Call: n.callAsSystem, Sign: n.signForSystem, HTTP: &http.Client{Transport: systems, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
-		Clock: n.clock, Logger: n.log.With("room", "process"),
+		Note: n.noteErasure, Clock: n.clock, Logger: n.log.With("room", "process"),
 	})
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/civibus/civibus/events"
 	"github.com/civibus/civibus/internal/backup/dump"
 	"github.com/civibus/civibus/internal/ldb"
+	"github.com/civibus/civibus/internal/vault"
 	"github.com/civibus/civibus/usage"
 )
 
@@ -88,6 +89,9 @@ func (c Config) backupClosed(ctx context.Context, put dump.Put) error {
 		dir := filepath.Join(c.DataDir, name)
 		if !exists(filepath.Join(dir, "CURRENT")) {
 			continue
+		}
+		if err := vault.BackupMark(put, dir, backupData+"/"+name); err != nil {
+			return err
 		}
 		if err := ldb.BackupDir(dir, put, backupData+"/"+name, ctx.Err); err != nil {
 			return err

@@ -28,7 +28,7 @@ use it if that person approves (docs/once.md). The gateway must have [once] enab
 		Args: cobra.NoArgs,
 	}
 	c.AddCommand(newOnceTypes(a), newOnceAsk(a), newOnceShow(a), newOnceContent(a, "preview", "Print what may be shown to the person"), newOnceDecide(a),
-		newOnceContent(a, "evidence", "Print the evidence that the person approved, to be used"))
+		newOnceContent(a, "evidence", "Print the evidence that the person approved, to be used"), newOnceErase(a))
 	return c
 }
 

@@ -28,7 +28,7 @@ instance runs by the events that they post, and nobody drives the whole
 		Args: cobra.NoArgs,
 	}
 	c.AddCommand(newProcessCheck(a), newProcessDraw(a), newProcessExample(a), newProcessSet(a), newProcessRole(a), newProcessList(a), newProcessShow(a),
-		newProcessInstances(a), newProcessStart(a), newProcessTurns(a), newProcessReport(a), newProcessMigrate(a))
+		newProcessInstances(a), newProcessStart(a), newProcessTurns(a), newProcessReport(a), newProcessMigrate(a), newProcessErase(a))
 	c.AddCommand(newProcessStatus(a)...)
 	return c
 }
