@@ -31,6 +31,8 @@ const (
 	erasureTag = "civibus/erasure/v1" // first line of a note
 	maxGround  = 200                  // characters of a ground
 	maxErased  = 10_000               // records of one erasure
+
+	keepLook = 50 * time.Millisecond // between two looks whether a backup is done
 )
 
 // Erasure is what is left of records that were erased.
@@ -162,7 +164,9 @@ func (l *Log) erase(ctx context.Context, leaves []uint64, others []string, groun
 	if err := checkErasure(leaves, others, ground); err != nil {
 		return Erasure{}, err
 	}
-	l.keep.Lock() // a backup under way ends first
+	if err := l.waitKeep(ctx); err != nil {
+		return Erasure{}, err
+	}
 	defer l.keep.Unlock()
 	if err := l.unusable(); err != nil {
 		return Erasure{}, err
@@ -196,6 +200,22 @@ func (l *Log) erase(ctx context.Context, leaves []uint64, others []string, groun
 		return Erasure{}, fmt.Errorf("the erasure was begun and is completed later: %w", err)
 	}
 	return e.Erasure, nil
+}
+
+// waitKeep waits for a backup that is under way, and takes its lock.
+func (l *Log) waitKeep(ctx context.Context) error {
+	tick := time.NewTicker(keepLook)
+	defer tick.Stop()
+	for !l.keep.TryLock() {
+		select {
+		case <-tick.C:
+		case <-l.stop:
+			return errClosed
+		case <-ctx.Done():
+			return fmt.Errorf("a backup is being made, and nothing is erased meanwhile; ask again when it is done: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // gather adds to an erasure what there is of a leaf's record.
