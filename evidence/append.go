@@ -42,8 +42,9 @@ type pending struct {
 	side     evidencepb.Side
 	finished int64
 	deliver  bool
-	beside   bool // something is kept beside the record
-	slot     bool // it holds one of the slots
+	beside   bool   // something is kept beside the record
+	content  []byte // that, if it was appended by this process
+	slot     bool   // it holds one of the slots
 }
 
 // Leaf returns the leaf that commits to a record and its salt.
@@ -177,7 +178,7 @@ func (l *Log) Append(ctx context.Context, record *evidencepb.Record) error {
 
 // AppendBeside does what Append does, and keeps something beside the record, by the same
 // write: it is durable when the record is, is no part of the leaf and of no receipt, and
-// is deleted with the record.
+// is deleted with the record. Nobody may change it afterwards.
 func (l *Log) AppendBeside(ctx context.Context, record *evidencepb.Record, beside []byte) error {
 	// 1. Salt and leaf.
 	if len(beside) > maxBeside {
@@ -199,7 +200,9 @@ func (l *Log) AppendBeside(ctx context.Context, record *evidencepb.Record, besid
 	}
 	p := describe(record)
 	p.leaf = leafOf(payload[shred.HeadSize:][:saltSize], payload[len(head):])
-	p.beside = len(beside) > 0
+	if p.beside = len(beside) > 0; len(beside) <= besideMost {
+		p.content = beside
+	}
 	// 2. Sealed, in place, under a key that can be destroyed.
 	payload = l.keys.Seal(payload[:shred.HeadSize], payload[shred.HeadSize:], sealedMark)
 	if cap(payload) <= maxKeptPayload {

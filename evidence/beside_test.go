@@ -46,6 +46,7 @@ func TestBesides(t *testing.T) {
 	}
 	check("empty")
 	add(100)
+	check("remembered with what it is")
 	check("remembered")
 	closeLog(t, l)
 	l = open(t, config(dir))
@@ -66,6 +67,37 @@ func TestBesides(t *testing.T) {
 		t.Errorf("of a stretch %d entries, want %d", n, all)
 	}
 	closeLog(t, l)
+}
+
+// TestErasedIsNotRemembered: what was kept beside a record that was erased is told to
+// nobody who follows later, though the process still had it in memory.
+func TestErasedIsNotRemembered(t *testing.T) {
+	l := open(t, config(t.TempDir()))
+	defer closeLog(t, l)
+	for _, id := range []string{"one", "two"} {
+		if err := l.AppendBeside(t.Context(), record(id), []byte("beside "+id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitStored(t, l, 0)
+	awaitSize(t, l, 2)
+	found, err := l.Find("one")
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	if _, err := l.Erase(t.Context(), []uint64{found[0].Index}, "GDPR 17"); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for e, err := range l.Besides(t.Context(), 0, 2) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, string(e.Beside))
+	}
+	if !slices.Equal(told, []string{"beside two"}) {
+		t.Errorf("told %q", told)
+	}
 }
 
 // TestBesidesAreBounded: what is remembered is of the newest leaves, and right.

@@ -85,8 +85,14 @@ func ParseErasure(text []byte, origin string, key *civibus.PublicKey) (Erasure, 
 		if err != nil {
 			return bad("%w", err)
 		}
-		if _, err := note.Open(text, note.VerifierList(v)); err != nil {
+		signed, err := note.Open(text, note.VerifierList(v))
+		if err != nil {
 			return bad("it is not signed by the log's key: %w", err)
+		}
+		for _, s := range signed.Sigs { // one form of it, and no other that reads as the same
+			if _, err := base64.StdEncoding.Strict().DecodeString(s.Base64); err != nil {
+				return bad("its signature: %w", err)
+			}
 		}
 	}
 	lines := strings.Split(body, "\n")
@@ -301,6 +307,7 @@ func (l *Log) eraseAgain(ctx context.Context) error {
 // complete does what an erasure consists of; done again, it does what is left.
 func (l *Log) complete(ctx context.Context, e *erasing) error {
 	// 1. The keys: from here on no copy opens.
+	l.besides.forget(e.Leaves)
 	if err := l.keys.Destroy(e.Keys...); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package evidence
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/civibus/civibus/evidence/evidencepb"
@@ -50,9 +51,20 @@ func Remembered(n, k int, from, to uint64) (known uint64, with []uint64) {
 	for i := 0; i < n; i += 1000 {
 		var batch []stored
 		for j := i; j < min(n, i+1000); j++ {
-			batch = append(batch, stored{&pending{beside: j%k == 0}, uint64(j)})
+			p := &pending{}
+			if j%k == 0 {
+				p.beside, p.content = true, make([]byte, 4<<10)
+			}
+			batch = append(batch, stored{p, uint64(j)})
 		}
 		b.note(batch)
+		sum := 0
+		for _, c := range b.content {
+			sum += len(c)
+		}
+		if sum != b.bytes || sum > besidesBytes {
+			panic(fmt.Sprintf("%d bytes are remembered, %d are counted, the rule is at most %d", sum, b.bytes, besidesBytes))
+		}
 	}
 	return b.within(from, to)
 }
