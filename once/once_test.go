@@ -70,6 +70,9 @@ type world struct {
 	lost          int     // answers that get lost on the way back
 	service       func(w http.ResponseWriter, r *http.Request)
 	fetched       int
+	noted         []string
+	log           error // of the evidence log, when it keeps a note
+	atNote        func()
 }
 
 func newWorld(t testing.TB) *world {
@@ -135,7 +138,7 @@ func (w *world) open() {
 	config := func(i int, member civibus.MemberID, seal *signer) *once.Runtime {
 		r, err := once.Open(once.Config{
 			Dir: w.dirs[i], Member: member, View: func() *registry.View { return w.view }, Clock: func() time.Time { return w.now },
-			Signer: func() (civibus.Signer, error) { return seal, nil }, Logger: slog.New(slog.DiscardHandler), Call: w.call, Fetch: w.fetch,
+			Signer: func() (civibus.Signer, error) { return seal, nil }, Logger: slog.New(slog.DiscardHandler), Call: w.call, Fetch: w.fetch, Note: w.note,
 		})
 		if err != nil {
 			w.t.Fatal(err)

@@ -68,6 +68,7 @@ type world struct {
 	bodies  map[string]*body // by member code
 	cut     map[string]bool  // who cannot be called
 	down    bool             // nothing can be submitted
+	sent    [][]byte         // facts that were opened to somebody
 }
 
 // body is one of them: its runtime and its system.
@@ -85,6 +86,8 @@ type body struct {
 	ended  chan error
 	log    *bytes.Buffer
 	logMu  sync.Mutex
+	note   func(what, ground string) (uint64, error) // nil: as numbered by noted
+	noted  []string
 }
 
 const processID = "TEST/GOV/A/case/1"
@@ -193,6 +196,7 @@ func (w *world) later(d time.Duration) {
 func (w *world) call(_ context.Context, from civibus.ClientID, to civibus.ServiceID, path string, text []byte) (int, []byte, error) {
 	w.mu.Lock()
 	cut, b := w.cut[to.Code], w.bodies[to.Code]
+	w.sent = append(w.sent, slices.Clone(text))
 	w.mu.Unlock()
 	if cut || b == nil || to.Service != process.ServiceCode {
 		return 0, nil, errors.New("not reached")
@@ -253,7 +257,7 @@ func (b *body) open() {
 		Dir: b.dir, Member: b.sub.MemberID, Parts: []process.Part{{Subsystem: b.sub, System: b.system.URL}},
 		View: b.w.m.View, Changed: b.w.changes,
 		Submit: func(_ context.Context, tx *registrypb.Tx) (process.Outcome, error) { return b.w.submit(b.code, tx) },
-		Call:   b.w.call, HTTP: &http.Client{Transport: transport}, Clock: b.w.clock, Logger: slog.New(slog.NewTextHandler(b, nil)),
+		Call:   b.w.call, HTTP: &http.Client{Transport: transport}, Clock: b.w.clock, Logger: slog.New(slog.NewTextHandler(b, nil)), Note: b.keepNote,
 		Sign: func(_ context.Context, r *http.Request, text []byte) error {
 			r.Header.Set("X-Signed", fmt.Sprintf("%x", sha256.Sum256(text)))
 			return nil
