@@ -429,7 +429,7 @@ type OnceConfig struct {
 	Provide []string `toml:"provide"`
 
 	// How long a person may take to decide, and how long evidence is kept here, on
-	// disk and not encrypted. At least 1 min.
+	// disk and sealed under a key that goes with it. At least 1 min.
 	Keep Duration `toml:"keep"`
 }
 
