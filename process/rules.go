@@ -48,13 +48,7 @@ func (r *Runtime) blocked(v *registry.View, in *registry.ProcessInstance, run *d
 	if err != nil {
 		return nil, err
 	}
-	c := contextOf(in, run, t, known)
-	for _, x := range rules {
-		if now := r.Clock(); x.InForce(now) && x.Estimate(c, now).Outcome == rule.Refused {
-			return x.Refusal(false), nil
-		}
-	}
-	return nil, nil
+	return rule.Blocked(rules, contextOf(in, run, t, known), r.Clock()), nil
 }
 
 // contextOf is what rules are told of a turn (spec/rule.md section 4).

@@ -120,6 +120,17 @@ func Judge(rules []*Rule, c Context, now time.Time) *civibus.RuleRefusal {
 	return nil
 }
 
+// Blocked asks rules like Judge where some of the context is not known yet, and returns the
+// refusal by the first one that is broken whatever that turns out to be.
+func Blocked(rules []*Rule, c Context, now time.Time) *civibus.RuleRefusal {
+	for i, r := range rules {
+		if r.InForce(now) && !superseded(rules[i+1:], r, now) && r.Estimate(c, now).Outcome == Refused {
+			return r.Refusal(false)
+		}
+	}
+	return nil
+}
+
 // superseded reports whether a later version of the rule is law.
 func superseded(later []*Rule, r *Rule, now time.Time) bool {
 	for _, l := range later {

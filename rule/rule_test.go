@@ -343,3 +343,33 @@ func BenchmarkJudge(b *testing.B) {
 		}
 	}
 }
+
+// TestBlocked: what is broken whatever else turns out refuses before all is known; what
+// is not known yet does not, nor does a version that a later one supersedes.
+func TestBlocked(t *testing.T) {
+	make := func(number string, version uint32, requires, from string) *rule.Rule {
+		d := document()
+		d.Scope = rule.Scope{Process: "T/GOV/1/case", Step: "pay"}
+		d.Number, d.Version, d.Requires, d.Valid = number, version, requires, rule.Validity{From: from}
+		return compile(t, d)
+	}
+	no, open := `member == "T/GOV/2"`, `variant == "south"`
+	for name, c := range map[string]struct {
+		rules []*rule.Rule
+		want  string
+	}{
+		"none":             {nil, ""},
+		"broken":           {[]*rule.Rule{make("1", 1, "true", ""), make("2", 1, no, "")}, "T/GOV/1/2/1"},
+		"not known":        {[]*rule.Rule{make("1", 1, open, "")}, ""},
+		"broken both ways": {[]*rule.Rule{make("1", 1, open+" && "+no, "")}, "T/GOV/1/1/1"},
+		"superseded":       {[]*rule.Rule{make("1", 1, no, ""), make("1", 2, "true", "")}, ""},
+		"to be superseded": {[]*rule.Rule{make("1", 1, no, ""), make("1", 2, "true", "2027-03-02")}, "T/GOV/1/1/1"},
+		"by an open one":   {[]*rule.Rule{make("1", 1, no, ""), make("1", 2, open, "")}, ""},
+		"not yet law":      {[]*rule.Rule{make("1", 1, no, "2027-03-02")}, ""},
+	} {
+		known := rule.Values{Of: rule.Step, Map: map[string]any{"member": "T/GOV/1", "step": "pay"}}
+		if id := refusedBy(rule.Blocked(c.rules, known, noon)); id != c.want {
+			t.Errorf("%s: refused by %q, want %q", name, id, c.want)
+		}
+	}
+}
